@@ -1,0 +1,217 @@
+"""Where a result comes from: digests of code and data, seeds, versions, host.
+
+Two kinds are kept apart. What decides the numbers (settings, code digest, data digest) goes into the result file
+itself, so that equal runs give equal bytes. What does not (host, device, time, git commit) goes into a run record, a
+small JSON file beside the result.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import io
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+import tokenize
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+ROOT = PACKAGE.parent.parent  # the repository, when run from one
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake", "pulp")
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2**63) from the study's seed and the id of the thing, e.g. `derive_seed(0, "rooms", "train", 7)`."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def settings_json(settings: Any) -> str:
+    """Settings as JSON with sorted keys: the same settings give the same text."""
+    return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+
+
+def code_digest(*modules: str) -> str:
+    """Digest of the modules named and of everything in the package they import, by walking the import statements.
+
+    Comments, docstrings and blank lines do not count: they cannot change a number. `modules` are dotted names
+    ("headstrong.training") or paths of scripts ("scripts/train_model.py").
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_closure(tuple(modules))):
+        digest.update(path.name.encode())
+        digest.update(_meaningful_source(path).encode())
+    return digest.hexdigest()[:16]
+
+
+def imported_files(*modules: str) -> list[Path]:
+    """The files that `code_digest` reads for these modules."""
+    return sorted(_closure(tuple(modules)))
+
+
+def _closure(modules: tuple[str, ...]) -> set[Path]:
+    found: set[Path] = set()
+    waiting = [_source_of(name) or Path(name) for name in modules]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting.extend(_imports(path))
+    return found
+
+
+@lru_cache(maxsize=None)
+def _imports(path: Path) -> tuple[Path, ...]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [name for node in ast.walk(tree) for name in _imported_names(node, path)]
+    return tuple(source for name in names if (source := _source_of(name)) is not None)
+
+
+def _imported_names(node: ast.AST, path: Path) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            package = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
+            base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _source_of(dotted: str) -> Path | None:
+    first, *rest = dotted.split(".")
+    if first != PACKAGE.name:
+        return None
+    path = PACKAGE.joinpath(*rest)
+    for candidate in (path.with_suffix(".py") if rest else None, path / "__init__.py"):
+        if candidate is not None and candidate.is_file():
+            return candidate
+    return None
+
+
+@lru_cache(maxsize=None)
+def _meaningful_source(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                for row in range(first.lineno, (first.end_lineno or first.lineno) + 1):
+                    lines[row - 1] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def lock_digest() -> str | None:
+    """Digest of the lock file, or None outside a checkout."""
+    lock = ROOT / "envs" / "requirements.lock"
+    return file_digest(lock)[:16] if lock.is_file() else None
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the checkout and whether it has uncommitted changes; empty outside one."""
+    if not (ROOT / ".git").exists():
+        return {}
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    return result.stdout.strip()
+
+
+class RunRecord:
+    """What one job did, written beside its result when it is whole: `with RunRecord(path, settings=...) as record`."""
+
+    def __init__(self, path: Path, **facts: Any) -> None:
+        self.path = path
+        self.facts = facts
+
+    def __enter__(self) -> RunRecord:
+        self._start = time.time()
+        return self
+
+    def add(self, **facts: Any) -> None:
+        """Add facts known only at the end: the device used, the seconds a stage took."""
+        self.facts.update(facts)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            return
+        record = {
+            **self.facts,
+            "command": sys.argv,
+            "host": socket.gethostname(),
+            "platform": platform.platform(),
+            "versions": versions(),
+            "lock": lock_digest(),
+            "git": git_state(),
+            "start": _iso(self._start),
+            "end": _iso(time.time()),
+            "seconds": round(time.time() - self._start, 3),
+        }
+        write_atomically(self.path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place, then rename: a reader sees the old file or the whole new one."""
+    with atomic_path(path) as partial:
+        if isinstance(content, bytes):
+            partial.write_bytes(content)
+        else:
+            partial.write_text(content, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; rename it to `path` at success, remove it on failure.
+
+    The temporary name keeps the suffix, for writers that look at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
