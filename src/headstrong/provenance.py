@@ -1,4 +1,4 @@
-"""Where a result comes from: digests of code and data, seeds, versions, host.
+"""Where a result comes from: digests of code and data, versions, host.
 
 Two kinds are kept apart. What decides the numbers (settings, code digest, data digest) goes into the result file
 itself, so that equal runs give equal bytes. What does not (host, device, time, git commit) goes into a run record, a
@@ -25,15 +25,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from headstrong.seeds import derive_seed  # noqa: F401
+
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent.parent  # the repository, when run from one
+# Modules that jobs import but that cannot change a number: an edit here makes nothing run again.
+NOT_NUMBERS = frozenset({"__init__.py", "errors.py", "program.py", "provenance.py"})
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake", "pulp")
-
-
-def derive_seed(*parts: object) -> int:
-    """A seed in [0, 2**63) from the study's seed and the id of the thing, e.g. `derive_seed(0, "rooms", "train", 7)`."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def settings_json(settings: Any) -> str:
@@ -48,7 +46,7 @@ def code_digest(*modules: str) -> str:
     ("headstrong.training") or paths of scripts ("scripts/train_model.py").
     """
     digest = hashlib.sha256()
-    for path in sorted(_closure(tuple(modules))):
+    for path in imported_files(*modules):
         digest.update(path.name.encode())
         digest.update(_meaningful_source(path).encode())
     return digest.hexdigest()[:16]
@@ -56,7 +54,7 @@ def code_digest(*modules: str) -> str:
 
 def imported_files(*modules: str) -> list[Path]:
     """The files that `code_digest` reads for these modules."""
-    return sorted(_closure(tuple(modules)))
+    return sorted(path for path in _closure(tuple(modules)) if path.parent != PACKAGE or path.name not in NOT_NUMBERS)
 
 
 def _closure(modules: tuple[str, ...]) -> set[Path]:

@@ -1,0 +1,61 @@
+# make study [STUDY="full tiny"] [CORES=16]   set up, run a study, leave results/<study>/report.html
+# make test | test-slow | lint | format | schema | lock | clean-venv
+
+PYTHON ?= python3
+STUDY ?= quick
+CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH := src
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+overlays := $(foreach name,$(filter-out quick,$(STUDY)),studies/$(name).yaml)
+configfiles := $(if $(overlays),--configfile $(overlays))
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --require-hashes --no-deps
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: study test test-slow lint format schema lock clean-venv
+
+study: $(VENV)/.ready
+	$(BIN)/snakemake --cores $(CORES) $(configfiles)
+
+test: $(VENV)/.ready-to-test
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+test-slow: $(VENV)/.ready-to-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready-to-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.ready-to-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+schema: $(VENV)/.ready
+	$(BIN)/python -m headstrong schema > config.schema.json
+
+lock:
+	cd envs && $(UV_COMPILE) requirements-dev.in -o requirements-dev.lock
+	cd envs && $(UV_COMPILE) -c requirements-dev.lock requirements.in -o requirements.lock
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'headstrong needs Python 3.11 or later: make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: envs/requirements.lock | $(VENV)/bin/python
+	$(PIP_INSTALL) -r envs/requirements.lock
+	touch $@
+
+$(VENV)/.ready-to-test: envs/requirements-dev.lock $(VENV)/.ready
+	$(PIP_INSTALL) -r envs/requirements-dev.lock
+	touch $@
+
+clean-venv:
+	rm -rf $(VENV)

@@ -1,0 +1,66 @@
+# headstrong: from data to figures and a report.
+#
+#   snakemake --cores 2                                      the default study (config.yaml)
+#   snakemake --cores 2 --configfile studies/nyuv2.yaml      an overlay on it
+#   snakemake --profile profiles/slurm --configfile studies/full.yaml
+#
+# The plan, the targets and the input functions are in rules/common.smk; one file per stage follows.
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/training.smk"
+include: "rules/evaluation.smk"
+include: "rules/analysis.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"
+
+
+report: "../docs/workflow.rst"
+
+
+localrules:
+    all,
+    data,
+    models,
+    evaluations,
+    tables,
+    figures,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+
+
+rule data:
+    input:
+        expand(f"{RESULTS}/data/{{split}}.h5", split=["train", "test"]),
+
+
+rule models:
+    input:
+        [weights_of(model.id) for model in PLAN.models],
+
+
+rule evaluations:
+    input:
+        EVALUATIONS,
+
+
+rule tables:
+    input:
+        TABLES,
+
+
+rule figures:
+    input:
+        FIGURES,

@@ -1,0 +1,48 @@
+"""Evaluate one model: clean errors, then every attack, all tasks measured, per sample, into one HDF5.
+
+  python scripts/evaluate_model.py --job @job.json --weights weights.safetensors --data results/quick/data/test.h5
+      --output evaluation.h5
+
+`--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.jobs import evaluation_job_from_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    from headstrong.evaluation import evaluate  # late: torch takes seconds, --help should not
+    from headstrong.training import choose_device
+
+    fields = json.loads(program.text_or_file(arguments.job))
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.evaluation")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.output.with_suffix(".json"), job=fields, **facts) as record:
+        evaluate(
+            evaluation_job_from_dict(fields),
+            arguments.weights,
+            arguments.data,
+            arguments.output,
+            device=device,
+            threads=arguments.threads,
+            code=code,
+        )
+        record.add(sha256=file_digest(arguments.output), weights=file_digest(arguments.weights))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the evaluation job: JSON, or @FILE with JSON")
+    parser.add_argument("--weights", type=Path, required=True, help="safetensors file of the model")
+    parser.add_argument("--data", type=Path, required=True, help="cache of the test split")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,54 @@
+"""Train one model; an interrupted run goes on from its checkpoint in --work with the same bits.
+
+  python scripts/train_model.py --job @job.json --data results/quick/data/train.h5 --weights weights.safetensors
+      --history history.csv --work work/quick/MODEL
+
+`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.jobs import to_dict, training_job_from_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    from headstrong.training import choose_device, train  # late: torch takes seconds, --help should not
+
+    job = training_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    snapshots = {int(epoch): Path(path) for epoch, _, path in (item.partition("=") for item in arguments.snapshot)}
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.training")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+        train(
+            job,
+            arguments.data,
+            arguments.weights,
+            snapshots=snapshots,
+            history=arguments.history,
+            work=arguments.work,
+            device=device,
+            threads=arguments.threads,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            code=code,
+        )
+        record.add(sha256=file_digest(arguments.weights), data=file_digest(arguments.data))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
+    parser.add_argument("--data", type=Path, required=True, help="cache of the training split")
+    parser.add_argument("--weights", type=Path, required=True, help="safetensors file to write; run.json goes beside it")
+    parser.add_argument("--history", type=Path, required=True, help="CSV of losses by epoch to write")
+    parser.add_argument("--snapshot", action="append", default=[], metavar="EPOCH=PATH", help="weights to keep as well")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
+    parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="minutes between checkpoints")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

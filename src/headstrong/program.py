@@ -1,0 +1,50 @@
+"""How every program of headstrong starts and ends: log lines, errors in one line, exit codes (see `errors`)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from headstrong.errors import ConfigError, UserError
+
+
+def run(
+    main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> int:
+    """Parse arguments, run `main`, return the exit code. A user's mistake is one line; a defect ends in one as well."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    arguments = parser.parse_args(argv)
+    try:
+        return main(arguments) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has seen enough, as in `headstrong plan | head`
+        return 0
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error} (a defect of headstrong, or of the machine; see above)", file=sys.stderr)
+        return 1
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help shows the program's docstring as it is written."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def text_or_file(value: str) -> str:
+    """An argument given as text, or as @FILE that holds it."""
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{value[1:]}: cannot be read: {error.strerror}") from None

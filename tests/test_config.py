@@ -1,0 +1,168 @@
+"""Every mistake in the configuration is one line that names the file, the key and what is allowed."""
+
+import copy
+import json
+import string
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headstrong.config import PRESETS, ProtocolConfig, load, merge, parse, schema, study_files
+from headstrong.errors import ConfigError
+from headstrong.provenance import ROOT
+
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
+
+
+def message_for(tmp_path: Path, overlay: str) -> str:
+    file = tmp_path / "mine.yaml"
+    file.write_text(overlay)
+    with pytest.raises(ConfigError) as caught:
+        load([ROOT / "config.yaml", file])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.code == 2
+    return message
+
+
+@pytest.mark.parametrize("names", [["quick"], *([name] for name in STUDIES), ["full", "tiny"], ["nyuv2", "tiny"]])
+def test_every_committed_study_is_valid(names):
+    assert load(study_files(names)).study_id
+
+
+def test_the_committed_schema_is_the_models_schema():
+    assert (ROOT / "config.schema.json").read_text() == schema(), "run `make schema`"
+
+
+def test_every_key_of_the_default_study_is_commented():
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    sections = [line for line in lines if line and not line.startswith((" ", "#"))]
+    for section in sections:
+        at = lines.index(section)
+        following = lines[at + 1 : at + 20]
+        assert any("#" in line for line in [lines[at - 1], section, *following]), section
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ("attacks: {pgd: {epsilon: ['8/255']}}", ["mine.yaml", "attacks.pgd.epsilon", "0.0313725"]),
+        ("attacks: {pgd: {epsilon: [8]}}", ["mine.yaml", "attacks.pgd", "[0, 1]", "0.0313725"]),
+        ("attacks: {pgd: {epsilon: [-0.1]}}", ["mine.yaml", "attacks.pgd", "negative"]),
+        ("attacks: {pgd: {epsilon: [.nan]}}", ["mine.yaml", "attacks.pgd.epsilon"]),
+        ("attacks: {pgd: {steps: [0]}}", ["mine.yaml", "attacks.pgd.steps", "greater than 0"]),
+        ("attacks: {pgd: {stepper: pgdd}}", ["mine.yaml", "attacks.pgd.stepper", "'pgd'"]),
+        ("trainign: {epochs: 3}", ["mine.yaml", "trainign", "unknown key", "training"]),
+        ("training: {epoch: 3}", ["mine.yaml", "training.epoch", "unknown key", "epochs"]),
+        ("training: {epochs: 2.5}", ["mine.yaml", "training.epochs", "integer"]),
+        ("training: {epochs: '12'}", ["mine.yaml", "training.epochs", "integer"]),
+        ("plan: {early: {share_of_epochs: 1.5}}", ["mine.yaml", "plan.early.share_of_epochs", "less than or equal to 1"]),
+        ("plan: {combinations: {sizes: [6]}}", ["mine.yaml", "plan.combinations.sizes", "6 tasks"]),
+        ("plan: {combinations: {encoders: [resnet19]}}", ["mine.yaml", "plan.combinations.encoders", "'resnet18'"]),
+        ("tasks: sdx", ["mine.yaml", "tasks", "'x'", "s d D n k K e E p r A"]),
+        ("tasks: sds", ["mine.yaml", "tasks", "at most once"]),
+        ("data: {size: [64, 60]}", ["mine.yaml", "data", "multiples of 32"]),
+        ("data: {train: null}", ["mine.yaml", "data", "train and test"]),
+        ("data: 7", ["mine.yaml", "data"]),
+        ("analysis: {epsilon: 0.5}", ["mine.yaml", "analysis.epsilon", "0.0313"]),
+        ("analysis: {family: apgd}", ["mine.yaml", "analysis.family", "pgd"]),
+        ("protocol: {preset: best}", ["mine.yaml", "protocol.preset", "'corrected'"]),
+        ("- a\n- b\n", ["mine.yaml", "top level"]),
+        ("a: [1\n", ["mine.yaml", "not YAML", "line"]),
+        ("plan: {Upper: {encoders: [resnet18], sizes: [2]}}", ["mine.yaml", "plan.Upper"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_key_and_what_is_allowed(tmp_path, overlay, expected):
+    message = message_for(tmp_path, overlay)
+    for part in expected:
+        assert part in message
+
+
+def test_the_mistake_is_blamed_on_the_file_that_made_it(tmp_path):
+    broken = copy.deepcopy(DEFAULT)
+    broken["training"]["epochs"] = 0
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump(broken))
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("training: {batch_size: 8}")
+    with pytest.raises(ConfigError, match=r"base\.yaml: training\.epochs"):
+        load([base, overlay])
+
+
+def test_a_missing_file_and_an_unknown_study_say_so(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load([tmp_path / "absent.yaml"])
+    with pytest.raises(ConfigError, match="full, nyuv2, quick"):
+        study_files(["ful"])
+
+
+def test_overlays_merge_key_by_key():
+    merged = merge({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"c": [9]}, "e": None})
+    assert merged == {"a": {"b": 1, "c": [9]}, "d": 3, "e": None}
+
+
+def test_merging_is_what_snakemake_does():
+    from snakemake.utils import update_config
+
+    overlay = yaml.safe_load((ROOT / "studies" / "supplement.yaml").read_text())
+    theirs = copy.deepcopy(DEFAULT)
+    update_config(theirs, overlay)
+    assert merge(DEFAULT, overlay) == theirs
+
+
+def test_null_removes_a_section_and_an_attack():
+    config = parse(merge(DEFAULT, {"plan": {"five": None}, "attacks": {"noise": None}}))
+    assert "five" not in config.sections
+    assert list(config.attack_families) == ["pgd"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_set_every_switch_and_a_switch_overrides_its_preset(preset):
+    switches = set(ProtocolConfig.model_fields) - {"preset"}
+    assert set(PRESETS[preset]) == switches
+    resolved = ProtocolConfig(preset=preset, miou="all").resolved()
+    assert resolved["miou"] == "all"
+    assert resolved["start"] == PRESETS[preset]["start"]
+    for name, value in PRESETS[preset].items():
+        assert ProtocolConfig(**{name: value}).resolved()[name] == value
+
+
+def _paths(node, path=()):
+    yield path
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _paths(value, (*path, key))
+
+
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(string.printable, max_size=8),
+    st.lists(st.one_of(st.integers(-2, 40), st.floats(), st.text(max_size=3)), max_size=3),
+    st.dictionaries(st.text(string.ascii_letters, max_size=4), st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(_paths(DEFAULT), key=str)[1:]), ANYTHING)
+def test_a_config_with_anything_anywhere_is_valid_or_one_clear_line(path, value):
+    broken = copy.deepcopy(DEFAULT)
+    node = broken
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    try:
+        parse(broken, [(ROOT / "config.yaml", broken)])
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith("config.yaml: ")
+
+
+def test_schema_accepts_the_default_study_and_refuses_unknown_keys():
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(json.loads(schema()))
+    assert not list(validator.iter_errors(DEFAULT))
+    assert list(validator.iter_errors({**DEFAULT, "unknown": 1}))
