@@ -63,4 +63,4 @@ rule tables:
 
 rule figures:
     input:
-        FIGURES,
+        f"{RESULTS}/figures",

@@ -1,24 +1,19 @@
 # The plan of the study, its targets, and the functions that tell a rule what its job needs.
 # Parsed again by every cluster job: nothing here may import torch or take time.
 
-import json
-import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, os.path.join(workflow.basedir, "src"))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [os.path.join(workflow.basedir, "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from headstrong.config import parse_for_snakemake
 from headstrong.data.build import code_modules
 from headstrong.jobs import to_dict
 from headstrong.provenance import code_digest, settings_json
-from headstrong.study import Plan, plan_settings
+from headstrong.study import plan_settings
+from headstrong.workflow import load_study, prepare_jobs
 
-STUDY = parse_for_snakemake(config, ["config.yaml", *workflow.overwrite_configfiles])
-PLAN = Plan(STUDY)
+prepare_jobs()
+STUDY, PLAN = load_study(config, ["config.yaml", *workflow.overwrite_configfiles])
 RESULTS = f"results/{STUDY.study_id}"
 WORK = f"work/{STUDY.study_id}"
 EVALUATIONS = [f"{RESULTS}/evaluations/{model.id}.h5" for model in PLAN.models]
@@ -70,3 +65,18 @@ def memory_mb(megabytes):
         return megabytes * attempt
 
     return grow
+
+
+def folder_of_output(wildcards, output):
+    """The folder that a rule with many outputs writes to."""
+    return str(Path(output[0]).parent)
+
+
+def folder_of_evaluations(wildcards, input):
+    """The folder of all evaluations: a thousand paths would not fit on a command line."""
+    return str(Path(input.evaluations[0]).parent)
+
+
+def one_of(ids):
+    """A wildcard constraint that matches these ids and nothing else."""
+    return "|".join(sorted(ids)) or "none"

@@ -12,16 +12,16 @@ rule evaluate_model:
         f"{RESULTS}/logs/evaluate_model/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_model/{{model}}.tsv"
-    params:
-        job=evaluation_job,
-        code=code_digest("headstrong.evaluation"),
+    conda:
+        "../envs/networks.yaml"
     threads: 1
     resources:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(240),
         gpu=1,
-    conda:
-        "../envs/networks.yaml"
+    params:
+        job=evaluation_job,
+        code=code_digest("headstrong.evaluation"),
     shell:
         "python scripts/evaluate_model.py --job {params.job:q} --weights {input.weights} --data {input.data}"
         " --output {output.evaluation} --threads {threads} --code {params.code} > {log} 2>&1"

@@ -2,11 +2,6 @@
 # before every attempt: a killed job goes on where it was.
 
 
-def one_of(ids):
-    """A wildcard constraint that matches these ids and nothing else."""
-    return "|".join(sorted(ids)) or "none"
-
-
 rule train_model:
     input:
         data=f"{RESULTS}/data/train.h5",
@@ -18,20 +13,22 @@ rule train_model:
         f"{RESULTS}/logs/train_model/{{run}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_model/{{run}}.tsv"
-    params:
-        job=training_job,
-        code=code_digest("headstrong.training"),
-        snapshots="",
-        work=f"{WORK}/{{run}}",
     wildcard_constraints:
-        run=one_of(run.id for run in PLAN.runs if run.id not in PLAN.runs_with_snapshots),
+        run=one_of(
+            run.id for run in PLAN.runs if run.id not in PLAN.runs_with_snapshots
+        ),
+    conda:
+        "../envs/networks.yaml"
     threads: 1
     resources:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(480),
         gpu=1,
-    conda:
-        "../envs/networks.yaml"
+    params:
+        job=training_job,
+        code=code_digest("headstrong.training"),
+        snapshots="",
+        work=f"{WORK}/{{run}}",
     shell:
         "python scripts/train_model.py --job {params.job:q} --data {input.data} --weights {output.weights}"
         " --history {output.history} {params.snapshots} --work {params.work} --threads {threads}"
@@ -44,13 +41,17 @@ use rule train_model as train_model_with_checkpoints with:
         weights=f"{RESULTS}/models/{{run}}/weights.safetensors",
         history=f"{RESULTS}/models/{{run}}/history.csv",
         record=f"{RESULTS}/models/{{run}}/run.json",
-        snapshots=[f"{RESULTS}/models/{{run}}/epoch-{epoch}.safetensors" for epoch in PLAN.snapshot_epochs],
+        snapshots=[
+            f"{RESULTS}/models/{{run}}/epoch-{epoch}.safetensors"
+            for epoch in PLAN.snapshot_epochs
+        ],
+    wildcard_constraints:
+        run=one_of(PLAN.runs_with_snapshots),
     params:
         job=training_job,
         code=code_digest("headstrong.training"),
         snapshots=[
-            f"--snapshot {epoch}={RESULTS}/models/{{run}}/epoch-{epoch}.safetensors" for epoch in PLAN.snapshot_epochs
+            f"--snapshot {epoch}={RESULTS}/models/{{run}}/epoch-{epoch}.safetensors"
+            for epoch in PLAN.snapshot_epochs
         ],
         work=f"{WORK}/{{run}}",
-    wildcard_constraints:
-        run=one_of(PLAN.runs_with_snapshots),

@@ -1,7 +1,7 @@
 """Build one split of a data set: render or read the images, derive the labels, encode them, write one HDF5 cache.
 
-  python scripts/build_data.py --output results/quick/data/test.h5 --settings '{"source": "rooms", "split": "test",
-      "size": [64, 64], "count": 64, "antialias": 2, "seed": 0}'
+python scripts/build_data.py --output results/quick/data/test.h5 --settings '{"source": "rooms", "split": "test",
+    "size": [64, 64], "count": 64, "antialias": 2, "seed": 0}'
 """
 
 import json

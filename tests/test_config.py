@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstrong.config import PRESETS, ProtocolConfig, load, merge, parse, schema, study_files
+from headstrong.config import PRESETS, ProtocolConfig, schema
+from headstrong.configfiles import load, merge, parse, study_files
 from headstrong.errors import ConfigError
 from headstrong.provenance import ROOT
 
@@ -56,11 +57,16 @@ def test_every_key_of_the_default_study_is_commented():
         ("attacks: {pgd: {epsilon: [.nan]}}", ["mine.yaml", "attacks.pgd.epsilon"]),
         ("attacks: {pgd: {steps: [0]}}", ["mine.yaml", "attacks.pgd.steps", "greater than 0"]),
         ("attacks: {pgd: {stepper: pgdd}}", ["mine.yaml", "attacks.pgd.stepper", "'pgd'"]),
+        ("attacks: {pgd: {restarts: 2, start: clean}}", ["mine.yaml", "attacks.pgd.restarts", "uniform"]),
+        ("attacks: {noise: {restarts: 2}}", ["mine.yaml", "attacks.noise.restarts", "pgd"]),
         ("trainign: {epochs: 3}", ["mine.yaml", "trainign", "unknown key", "training"]),
         ("training: {epoch: 3}", ["mine.yaml", "training.epoch", "unknown key", "epochs"]),
         ("training: {epochs: 2.5}", ["mine.yaml", "training.epochs", "integer"]),
         ("training: {epochs: '12'}", ["mine.yaml", "training.epochs", "integer"]),
-        ("plan: {early: {share_of_epochs: 1.5}}", ["mine.yaml", "plan.early.share_of_epochs", "less than or equal to 1"]),
+        (
+            "plan: {early: {share_of_epochs: 1.5}}",
+            ["mine.yaml", "plan.early.share_of_epochs", "less than or equal to 1"],
+        ),
         ("plan: {combinations: {sizes: [6]}}", ["mine.yaml", "plan.combinations.sizes", "6 tasks"]),
         ("plan: {combinations: {encoders: [resnet19]}}", ["mine.yaml", "plan.combinations.encoders", "'resnet18'"]),
         ("tasks: sdx", ["mine.yaml", "tasks", "'x'", "s d D n k K e E p r A"]),
@@ -138,6 +144,14 @@ def _paths(node, path=()):
             yield from _paths(value, (*path, key))
 
 
+def mistake_in(content) -> str | None:
+    try:
+        parse(content, [(ROOT / "config.yaml", content)])
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(string.printable, max_size=8),
     st.lists(st.one_of(st.integers(-2, 40), st.floats(), st.text(max_size=3)), max_size=3),
@@ -146,18 +160,15 @@ ANYTHING = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(sorted(_paths(DEFAULT), key=str)[1:]), ANYTHING)
+@given(st.sampled_from([path for path in _paths(DEFAULT) if path]), ANYTHING)
 def test_a_config_with_anything_anywhere_is_valid_or_one_clear_line(path, value):
     broken = copy.deepcopy(DEFAULT)
     node = broken
     for key in path[:-1]:
         node = node[key]
     node[path[-1]] = value
-    try:
-        parse(broken, [(ROOT / "config.yaml", broken)])
-    except ConfigError as error:
-        assert "\n" not in str(error)
-        assert str(error).startswith("config.yaml: ")
+    said = mistake_in(broken)
+    assert said is None or (said.startswith("config.yaml: ") and "\n" not in said)
 
 
 def test_schema_accepts_the_default_study_and_refuses_unknown_keys():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from headstrong.config import load, merge, parse, study_files
+from headstrong.configfiles import load, merge, parse, study_files
 from headstrong.errors import ConfigError
 from headstrong.jobs import evaluation_job_from_dict, to_dict, training_job_from_dict
 from headstrong.provenance import ROOT
@@ -75,7 +75,12 @@ def test_early_models_are_checkpoints_of_runs_of_the_same_model():
     assert len(early) == 66
     for model in early:
         run = plan[model.run]
-        assert (run.encoder, run.tasks, run.weights, run.seed) == (model.encoder, model.tasks, model.weights, model.seed)
+        assert (run.encoder, run.tasks, run.weights, run.seed) == (
+            model.encoder,
+            model.tasks,
+            model.weights,
+            model.seed,
+        )
         assert model.epochs == 50
         assert 50 in plan.training_job(run.id).snapshots
 
@@ -152,7 +157,7 @@ def test_jobs_survive_json():
 
 def test_what_the_snakefile_imports_is_light():
     code = (
-        "import sys; import headstrong.config, headstrong.study, headstrong.provenance, headstrong.data.build; "
+        "import sys; import headstrong.configfiles, headstrong.study, headstrong.provenance, headstrong.data.build; "
         "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'skimage', 'h5py'} & set(sys.modules); "
         "sys.exit(', '.join(sorted(heavy)) or None)"
     )

@@ -43,7 +43,7 @@ def _add(commands: argparse._SubParsersAction, name: str, function: object, text
 
 def plan(arguments: argparse.Namespace) -> None:
     """Print the plan, or its count; the count by section goes to the error stream."""
-    from headstrong.config import load, study_files
+    from headstrong.configfiles import load, study_files
     from headstrong.study import COLUMNS, Plan, rows
 
     found = Plan(load(study_files(arguments.study)))
@@ -61,7 +61,7 @@ def config(arguments: argparse.Namespace) -> None:
     """Print the merged configuration."""
     import yaml
 
-    from headstrong.config import load, study_files
+    from headstrong.configfiles import load, study_files
 
     print(yaml.safe_dump(load(study_files(arguments.study)).model_dump(), sort_keys=False), end="")
 
@@ -101,5 +101,7 @@ def _gpus() -> str:
         "print(', '.join(torch.cuda.get_device_name(i) for i in range(n)) or 'none, everything runs on the CPU')"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    lines = (result.stdout if result.returncode == 0 else result.stderr).strip().splitlines() or ["no answer from torch"]
+    lines = (result.stdout if result.returncode == 0 else result.stderr).strip().splitlines() or [
+        "no answer from torch"
+    ]
     return lines[-1]

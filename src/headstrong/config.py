@@ -1,22 +1,17 @@
 """Typed configuration: what config.yaml and the overlays in studies/ may say.
 
-`load` merges the files key by key, checks them, and answers any mistake with one line that names the file, the key and
-what is allowed. The models below are the single source: `config.schema.json` is generated from them.
+The models below are the single source: `config.schema.json` is generated from them. `configfiles` reads and merges the
+files and answers any mistake in one line.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from headstrong.errors import ConfigError
-from headstrong.provenance import ROOT
 from headstrong.tasks import TASKS
 
 ENCODERS = ("resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception")
@@ -42,7 +37,9 @@ class StudyConfig(Section):
     """Names the study: results go to `results/<name>` or `results/<name>-<variant>`."""
 
     name: Name = Field(description="Name of the study, and of its folder in results/.")
-    variant: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]*)?$", description="Added to the name by an overlay such as tiny.")
+    variant: str = Field(
+        "", pattern=r"^([a-z0-9][a-z0-9-]*)?$", description="Added to the name by an overlay such as tiny."
+    )
     seed: int = Field(0, ge=0, description="Every random draw of the study derives from it.")
 
 
@@ -55,7 +52,9 @@ class DataConfig(Section):
     )
     train: PositiveInt | None = Field(description="Training images; null: all the data set has (not for rooms).")
     test: PositiveInt | None = Field(description="Test images; null: all the data set has (not for rooms).")
-    antialias: Annotated[int, Field(ge=1, le=4)] = Field(1, description="rooms: rays per pixel side for the colour image.")
+    antialias: Annotated[int, Field(ge=1, le=4)] = Field(
+        1, description="rooms: rays per pixel side for the colour image."
+    )
     classes: Literal[13, 40] = Field(13, description="nyuv2: number of segmentation classes.")
 
     @model_validator(mode="after")
@@ -75,8 +74,12 @@ class SectionConfig(Section):
     tasks: str | None = Field(None, description="Letters to combine; null: the study's `tasks`.")
     sizes: Annotated[list[PositiveInt], Field(min_length=1)] = Field(description="Sizes of the task sets.")
     ordered: bool = Field(False, description="true: (main, auxiliary) and (auxiliary, main) are two models.")
-    weights: Literal["uniform", "lambda"] = Field("uniform", description="uniform: 1/T each. lambda: main 1, auxiliary `lambdas`.")
-    share_of_epochs: Share = Field(1.0, description="Below 1: checkpoints of the full runs after this share of the epochs.")
+    weights: Literal["uniform", "lambda"] = Field(
+        "uniform", description="uniform: 1/T each. lambda: main 1, auxiliary `lambdas`."
+    )
+    share_of_epochs: Share = Field(
+        1.0, description="Below 1: checkpoints of the full runs after this share of the epochs."
+    )
     reference: bool = Field(False, description="true: models to compare with, not counted among the multi-task models.")
 
     @model_validator(mode="after")
@@ -91,7 +94,9 @@ class SectionConfig(Section):
 class ModelConfig(Section):
     """The networks."""
 
-    width: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Factor on every channel count; 1: the published networks.")
+    width: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Factor on every channel count; 1: the published networks."
+    )
 
 
 class TrainingConfig(Section):
@@ -99,17 +104,23 @@ class TrainingConfig(Section):
 
     epochs: PositiveInt = Field(description="Passes over the training images.")
     batch_size: PositiveInt = Field(description="Images in a step.")
-    learning_rate: PositiveFloat | None = Field(None, description="null: the protocol's, 0.001 for Adam and 0.01 for SGD.")
+    learning_rate: PositiveFloat | None = Field(
+        None, description="null: the protocol's, 0.001 for Adam and 0.01 for SGD."
+    )
     milestones: list[Share] | None = Field(
         None, description="Shares of the epochs after which the learning rate falls tenfold; null: the protocol's."
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU that has it, else float32.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on a GPU that has it, else float32."
+    )
 
 
 class AttackConfig(Section):
     """One family of attacks: every combination of the lists."""
 
-    stepper: Literal["fgsm", "ifgsm", "pgd", "noise"] = Field(description="How the image moves. noise: no gradient, the control.")
+    stepper: Literal["fgsm", "ifgsm", "pgd", "noise"] = Field(
+        description="How the image moves. noise: no gradient, the control."
+    )
     balancer: Annotated[list[Literal["single", "total"]], Field(min_length=1)] = Field(
         description="single: one attack per task of the model. total: one attack on all of them, their losses summed."
     )
@@ -121,7 +132,9 @@ class AttackConfig(Section):
     steps: Annotated[list[PositiveInt], Field(min_length=1)] = Field([1], description="Numbers of steps.")
     restarts: PositiveInt = Field(1, description="Random starts; the worst per image counts.")
     start: Literal["clean", "uniform", "corner"] | None = Field(None, description="null: the protocol's.")
-    chains: bool = Field(False, description="true: also attack the nested sets of `chains`, on models that have all their tasks.")
+    chains: bool = Field(
+        False, description="true: also attack the nested sets of `chains`, on models that have all their tasks."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> AttackConfig:
@@ -129,7 +142,9 @@ class AttackConfig(Section):
             if epsilon < 0:
                 raise ValueError(f"epsilon {epsilon}: must not be negative")
             if epsilon > 1 and "linf" in self.norm:
-                raise ValueError(f"epsilon {epsilon}: images live in [0, 1]; {epsilon:g}/255 is written {epsilon / 255:.6g}")
+                raise ValueError(
+                    f"epsilon {epsilon}: images live in [0, 1]; {epsilon:g}/255 is written {epsilon / 255:.6g}"
+                )
         return self
 
 
@@ -144,18 +159,24 @@ class ProtocolConfig(Section):
     """Where paper, released code and common sense differ. A switch set to null follows the preset."""
 
     preset: Literal["published", "released", "corrected"] = Field(
-        "corrected", description="published: as the paper says. released: as its code does. corrected: what a careful reader would do."
+        "corrected",
+        description="published: as the paper says. released: as its code does. corrected: a careful reader's choice.",
     )
     start: Literal["clean", "uniform", "corner"] | None = Field(None, description="Where PGD starts.")
-    aggregation: Literal["ratio_of_means", "mean_of_ratios"] | None = Field(None, description="Relative task vulnerability over samples.")
+    aggregation: Literal["ratio_of_means", "mean_of_ratios"] | None = Field(
+        None, description="Relative task vulnerability over samples."
+    )
     adversarial_vulnerability: Literal["definition", "released"] | None = Field(
-        None, description="definition: mean of |change| over the attacked tasks. released: |mean change| over all the model's tasks."
+        None,
+        description="definition: mean of |change|, attacked tasks. released: |mean change|, all tasks of the model.",
     )
     optimizer: Literal["adam", "sgd"] | None = Field(None, description="Optimiser, with its own schedule.")
     shuffle: bool | None = Field(None, description="Shuffle the training images every epoch.")
     loss_pixels: Literal["all", "valid"] | None = Field(None, description="Pixels in the denominator of a masked loss.")
     error_pixels: Literal["all", "valid"] | None = Field(None, description="Pixels over which errors are taken.")
-    miou: Literal["all", "labelled"] | None = Field(None, description="Whether unlabelled pixels count in the mIoU, as class 0.")
+    miou: Literal["all", "labelled"] | None = Field(
+        None, description="Whether unlabelled pixels count in the mIoU, as class 0."
+    )
     class_weights: Literal["uniform", "prior"] | None = Field(None, description="Class weights of the cross-entropy.")
 
     def resolved(self) -> dict[str, Any]:
@@ -214,7 +235,9 @@ class AnalysisConfig(Section):
 class FiguresConfig(Section):
     """How figures look; changing this redraws them and does nothing else."""
 
-    formats: Annotated[list[Literal["png", "svg", "pdf"]], Field(min_length=1)] = Field(["png", "svg"], description="File formats.")
+    formats: Annotated[list[Literal["png", "svg", "pdf"]], Field(min_length=1)] = Field(
+        ["png", "svg"], description="File formats."
+    )
     dpi: PositiveInt = Field(150, description="Dots per inch of PNG files.")
     width: PositiveFloat = Field(7.0, description="Width in inches.")
 
@@ -262,187 +285,58 @@ def _check_letters(letters: str, key: str) -> None:
         raise ValueError(f"{key} {letters!r}: each task at most once, at least one")
 
 
-def _cross_checks(config: Config) -> list[tuple[tuple[str, ...], str]]:
+def impossible(config: Config) -> list[tuple[tuple[str, ...], str]]:
     """Combinations that cannot be, as (key path, message)."""
-    found: list[tuple[tuple[str, ...], str]] = []
-    available = TASKS_OF_SOURCE[config.data.source]
+    found = [*_letters_without_labels(config), *_restarts_without_draws(config), *_oversized_sets(config)]
+    return found or _analysis_of_nothing(config)
 
-    def check(path: tuple[str, ...], letters: str) -> None:
+
+def _letters_without_labels(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    available = TASKS_OF_SOURCE[config.data.source]
+    named: list[tuple[tuple[str, ...], str]] = [(("tasks",), config.tasks)]
+    named += [(("chains",), chain) for chain in config.chains]
+    named += [(("plan", name, "tasks"), section.tasks or config.tasks) for name, section in config.sections.items()]
+    for main, row in config.lambdas.items():
+        named += [(("lambdas", main), main)] if main != "default" else []
+        named += [(("lambdas", main, auxiliary), auxiliary) for auxiliary in row]
+    for path, letters in named:
         try:
             _check_letters(letters, path[-1])
         except ValueError as error:
-            found.append((path, str(error)))
-            return
+            yield path, str(error)
+            continue
         missing = [letter for letter in letters if letter not in available]
         if missing:
-            found.append((path, f"{config.data.source} has no labels for {missing[0]!r}; it has {' '.join(available)}"))
+            yield path, f"{config.data.source} has no labels for {missing[0]!r}; it has {' '.join(available)}"
 
-    check(("tasks",), config.tasks)
+
+def _oversized_sets(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, section in config.sections.items():
         letters = section.tasks or config.tasks
-        check(("plan", name, "tasks"), letters)
         if max(section.sizes) > len(letters):
-            found.append((("plan", name, "sizes"), f"{max(section.sizes)} tasks of {letters!r}: there are {len(letters)}"))
-    for chain in config.chains:
-        check(("chains",), chain)
-    for main, row in config.lambdas.items():
-        if main != "default":
-            check(("lambdas", main), main)
-        for auxiliary in row:
-            check(("lambdas", main, auxiliary), auxiliary)
-    return found or _cross_checks_of_analysis(config)
+            message = f"{max(section.sizes)} tasks of {letters!r}: there are {len(letters)}"
+            yield ("plan", name, "sizes"), message
 
 
-def _cross_checks_of_analysis(config: Config) -> list[tuple[tuple[str, ...], str]]:
+def _restarts_without_draws(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    start = config.protocol.resolved()["start"]
+    for name, attack in config.attack_families.items():
+        if attack.restarts > 1 and (attack.stepper != "pgd" or (attack.start or start) != "uniform"):
+            yield ("attacks", name, "restarts"), f"{attack.restarts}: only pgd from a uniform start can restart"
+
+
+def _analysis_of_nothing(config: Config) -> list[tuple[tuple[str, ...], str]]:
     analysis, families = config.analysis, config.attack_families
     family = families.get(analysis.family)
     if family is None:
         return [(("analysis", "family"), f"{analysis.family!r} is not among attacks: {', '.join(families) or 'none'}")]
-    found = []
+    found: list[tuple[tuple[str, ...], str]] = []
     for key in ("norm", "epsilon", "steps"):
         wanted, configured = getattr(analysis, key), getattr(family, key)
         if wanted not in configured:
             message = f"{wanted} is not among attacks.{analysis.family}.{key}: {', '.join(map(str, configured))}"
             found.append((("analysis", key), message))
     return found
-
-
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Overlay on base, key by key, mappings merged and everything else replaced (as Snakemake merges config files)."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def study_files(names: Sequence[str]) -> list[Path]:
-    """config.yaml and the overlays of the studies named; `quick` is config.yaml alone."""
-    files = [ROOT / "config.yaml"]
-    for name in names:
-        if name == "quick":
-            continue
-        path = ROOT / "studies" / f"{name}.yaml"
-        if not path.is_file():
-            known = sorted(["quick", *(file.stem for file in (ROOT / "studies").glob("*.yaml"))])
-            raise ConfigError(f"study {name!r}: no file studies/{name}.yaml; there are: {', '.join(known)}")
-        files.append(path)
-    return files
-
-
-def load(files: Sequence[Path]) -> Config:
-    """Read, merge and check configuration files; ConfigError with one line on any mistake."""
-    parts = [(file, _read(file)) for file in files]
-    merged: dict[str, Any] = {}
-    for _, part in parts:
-        merged = merge(merged, part)
-    return parse(merged, parts)
-
-
-def parse(merged: Mapping[str, Any], parts: Sequence[tuple[Path, Mapping[str, Any]]] = ()) -> Config:
-    """Check a merged configuration; `parts` (file, content) tell which file to name in a mistake."""
-    try:
-        config = Config.model_validate(merged)
-    except ValidationError as error:
-        problems = [(tuple(map(str, item["loc"])), _explain(item)) for item in error.errors()]
-        raise ConfigError(_one_line(problems, parts)) from None
-    problems = _cross_checks(config)
-    if problems:
-        raise ConfigError(_one_line(problems, parts))
-    return config
-
-
-def parse_for_snakemake(merged: Mapping[str, Any], files: Sequence[str | Path]) -> Config:
-    """`parse` for the Snakefile: a mistake is one line on the error stream and exit code 2, before any job starts."""
-    try:
-        return parse(merged, [(Path(file), _read(Path(file))) for file in files])
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.code) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    name = _display(file)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{name}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{name}: not YAML{where}: {getattr(error, 'problem', None) or 'check indentation and quotes'}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{name}: expected keys and values at the top level, found a {type(content).__name__}")
-    return content
-
-
-def _display(file: Path) -> str:
-    try:
-        return str(file.resolve().relative_to(ROOT))
-    except ValueError:
-        return str(file)
-
-
-def _explain(item: Any) -> str:
-    kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
-    if kind == "extra_forbidden":
-        return "unknown key"
-    if kind == "missing":
-        return "missing"
-    if kind == "value_error":
-        return str(context.get("error", item["msg"]))
-    message = item["msg"].removeprefix("Input ").replace("should be", "must be")
-    if isinstance(given, dict | list) and len(str(given)) > 60:
-        return message
-    hint = ""
-    if isinstance(given, str) and kind in ("float_type", "int_type"):
-        hint = _number_hint(given)
-    return f"{given!r} {message}{hint}"
-
-
-def _number_hint(text: str) -> str:
-    try:
-        numerator, _, denominator = text.partition("/")
-        return f", written {float(numerator) / float(denominator or 1):.6g} without quotes"
-    except (ValueError, ZeroDivisionError):
-        return ""
-
-
-def _one_line(problems: Sequence[tuple[tuple[str, ...], str]], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
-    path, message = problems[0]
-    path = tuple(part for part in path if part not in ("constrained-str",))
-    file = _file_of(path, parts)
-    known = _known_keys(path) if message == "unknown key" else ""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return " ".join(f"{file}: {'.'.join(path) or 'top level'}: {message}{known}{more}".split())
-
-
-def _file_of(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
-    """The last file that says anything about the longest part of this key path."""
-    for length in range(len(path), 0, -1):
-        for file, content in reversed(parts):
-            node: Any = content
-            for key in path[:length]:
-                node = node.get(key, _ABSENT) if isinstance(node, Mapping) else _ABSENT
-            if node is not _ABSENT:
-                return _display(file)
-    return _display(parts[0][0]) if parts else "configuration"
-
-
-_ABSENT = object()
-
-
-def _known_keys(path: tuple[str, ...]) -> str:
-    model: Any = Config
-    for key in path[:-1]:
-        field = getattr(model, "model_fields", {}).get(key)
-        model = {"plan": SectionConfig, "attacks": AttackConfig}.get(path[0]) if field is None else field.annotation
-    fields = getattr(model, "model_fields", None)
-    return f"; allowed: {', '.join(fields)}" if fields else ""
 
 
 def schema() -> str:

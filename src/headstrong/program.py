@@ -31,7 +31,10 @@ def run(
         return 130
     except Exception as error:
         traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error} (a defect of headstrong, or of the machine; see above)", file=sys.stderr)
+        print(
+            f"error: {type(error).__name__}: {error} (a defect of headstrong, or of the machine; see above)",
+            file=sys.stderr,
+        )
         return 1
 
 

@@ -20,12 +20,10 @@ import sys
 import time
 import tokenize
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from headstrong.seeds import derive_seed  # noqa: F401
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent.parent  # the repository, when run from one
@@ -68,11 +66,21 @@ def _closure(modules: tuple[str, ...]) -> set[Path]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports(path: Path) -> tuple[Path, ...]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = [name for node in ast.walk(tree) for name in _imported_names(node, path)]
+    names = [name for node in _running_nodes(tree) for name in _imported_names(node, path)]
     return tuple(source for name in names if (source := _source_of(name)) is not None)
+
+
+def _running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING`, which never run."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            yield node
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 def _imported_names(node: ast.AST, path: Path) -> Iterator[str]:
@@ -98,7 +106,7 @@ def _source_of(dotted: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _meaningful_source(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
@@ -109,7 +117,11 @@ def _meaningful_source(path: Path) -> str:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 for row in range(first.lineno, (first.end_lineno or first.lineno) + 1):
                     lines[row - 1] = ""
     return "\n".join(line.rstrip() for line in lines if line.strip())

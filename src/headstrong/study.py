@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from headstrong.errors import ConfigError
 from headstrong.jobs import (  # noqa: F401
-    AttackJob, EvaluationJob, TrainingJob, evaluation_job_from_dict, to_dict, training_job_from_dict,
+    AttackJob,
+    EvaluationJob,
+    TrainingJob,
+    evaluation_job_from_dict,
+    to_dict,
+    training_job_from_dict,
 )
 from headstrong.seeds import derive_seed
 from headstrong.tasks import file_safe, in_order
@@ -104,7 +109,11 @@ class Plan:
     def data_settings(self, split: str) -> dict[str, Any]:
         """What the cache of one split ("train" or "test") depends on."""
         data = self.config.data
-        own = {"antialias": data.antialias, "seed": self.config.study.seed} if data.source == "rooms" else {"classes": data.classes}
+        own = (
+            {"antialias": data.antialias, "seed": self.config.study.seed}
+            if data.source == "rooms"
+            else {"classes": data.classes}
+        )
         return {"source": data.source, "split": split, "size": list(data.size), "count": getattr(data, split), **own}
 
     def training_job(self, run: str) -> TrainingJob:
@@ -232,7 +241,9 @@ def models_of(settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
     runs: dict[tuple[object, ...], ModelSpec] = {}
     for spec in trained:
         runs.setdefault((spec.encoder, spec.tasks, spec.weights), spec)
-    checkpoints = [_checkpoint_of(spec, runs) for spec in specs if settings["sections"][spec.section]["share_of_epochs"] < 1]
+    checkpoints = [
+        _checkpoint_of(spec, runs) for spec in specs if settings["sections"][spec.section]["share_of_epochs"] < 1
+    ]
     return (*trained, *checkpoints)
 
 
@@ -275,10 +286,10 @@ def _task_sets(section: Mapping[str, Any], tasks: str) -> Iterator[str]:
 def _weights(kind: str, tasks: str, lambdas: Mapping[str, Mapping[str, float]]) -> tuple[float, ...]:
     if kind == "uniform" or len(tasks) == 1:
         return (1 / len(tasks),) * len(tasks)
-    main, auxiliary = tasks
+    main, auxiliary = tasks[0], tasks[1]
     found = lambdas.get(main, {}).get(auxiliary, lambdas.get("default", {}).get(auxiliary))
     if found is None:
         raise ConfigError(
-            f"config: lambdas: no weight for main {main!r} with auxiliary {auxiliary!r}; give lambdas.{main}.{auxiliary}"
+            f"config: lambdas: no weight for main {main!r}, auxiliary {auxiliary!r}; give lambdas.{main}.{auxiliary}"
         )
     return (1.0, found)

@@ -62,7 +62,7 @@ CURVATURE_MEAN = (123.572, 120.1)
 CURVATURE_STD = (31.922, 21.658)
 CURVATURE_HALF = 2.0  # 1/m: the curvature that lands half-way between grey and full scale
 EDGE_OCCLUSION_SCALE = 0.00625
-EDGE_OCCLUSION_SIGMA_AT_256 = 4.0
+EDGE_OCCLUSION_SIGMA = 4.0  # pixels, whatever the size of the image
 EDGE_TEXTURE_SCALE = 0.08
 KEYPOINTS_2D_SCALE = 0.005
 
@@ -82,9 +82,8 @@ def encode(letter: str, raw: NDArray[np.generic]) -> Array:
 
 def depth_is_valid(metres: NDArray[np.generic]) -> NDArray[np.bool_]:
     """True (H, W) where a depth in metres is measured and below the published limit of raw value 64500."""
-    metres = np.asarray(metres, dtype=np.float64)
-    finite = np.isfinite(metres)
-    return finite & (metres > 0) & (np.where(finite, metres, 0) * DEPTH_UNITS_PER_METRE < DEPTH_INVALID_FROM)
+    known = np.nan_to_num(np.asarray(metres, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.asarray((known > 0) & (known * DEPTH_UNITS_PER_METRE < DEPTH_INVALID_FROM))
 
 
 def decode_depth(encoded: NDArray[np.generic]) -> Array:
@@ -109,8 +108,7 @@ def _curvature(kappa: NDArray[np.float64]) -> NDArray[np.float64]:
 def _edge_occlusion(strength: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.ndimage import gaussian_filter  # late: the Snakefile reads this module at every job
 
-    sigma = EDGE_OCCLUSION_SIGMA_AT_256 * strength.shape[-1] / 256
-    return gaussian_filter(_to_signed(strength / EDGE_OCCLUSION_SCALE), sigma)[None]
+    return gaussian_filter(_to_signed(strength / EDGE_OCCLUSION_SCALE), EDGE_OCCLUSION_SIGMA)[None]
 
 
 def _to_signed(unit: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ SOURCES = {"rooms": "headstrong.data.rooms", "nyuv2": "headstrong.data.nyuv2"}
 
 class _Source(NamedTuple):
     samples: Iterator[tuple[str, dict[str, Any]]]
-    count: int
+    frames: int
     classes: list[str]
 
 
@@ -37,7 +37,7 @@ def build_split(settings: dict[str, Any], output: Path, *, code: str, processes:
     write_split(
         output,
         source.samples,
-        count=source.count,
+        count=source.frames,
         size=tuple(settings["size"]),
         dataset=settings["source"],
         split=settings["split"],

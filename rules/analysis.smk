@@ -1,0 +1,118 @@
+# From per-sample numbers to tables.
+
+SHAPED_TABLES = ["cells", "pairs", "table_1", "combinations", "surrogates", "table_3"]
+TABLES = expand(
+    f"{RESULTS}/tables/{{table}}.csv",
+    table=[
+        "baselines",
+        "vulnerability",
+        "pairs",
+        "table_1",
+        "combinations",
+        "surrogates",
+        "table_3",
+    ],
+)
+SHOWN_ATTACK = {
+    key: getattr(STUDY.analysis, key) for key in ("family", "norm", "epsilon", "steps")
+}
+
+
+rule write_plan:
+    output:
+        f"{RESULTS}/plan.csv",
+    log:
+        f"{RESULTS}/logs/write_plan.log",
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        settings=settings_json(plan_settings(STUDY)),
+        code=code_digest("headstrong.study"),
+    shell:
+        "python scripts/write_plan.py --settings {params.settings:q} --output {output} > {log} 2>&1"
+
+
+rule measure_baselines:
+    input:
+        train=f"{RESULTS}/data/train.h5",
+        test=f"{RESULTS}/data/test.h5",
+    output:
+        f"{RESULTS}/tables/baselines.csv",
+    log:
+        f"{RESULTS}/logs/measure_baselines.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure_baselines/all.tsv"
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        mem_mb=memory_mb(4000),
+        runtime=runtime_minutes(60),
+    params:
+        tasks=STUDY.tasks,
+        pixels=SWITCHES["error_pixels"],
+        samples=STUDY.evaluation.samples or 0,
+        code=code_digest("headstrong.analysis.baselines"),
+    shell:
+        "python scripts/measure_baselines.py --train {input.train} --test {input.test} --tasks {params.tasks}"
+        " --pixels {params.pixels} --samples {params.samples} --output {output} > {log} 2>&1"
+
+
+rule collect_vulnerability:
+    input:
+        plan=f"{RESULTS}/plan.csv",
+        evaluations=EVALUATIONS,
+    output:
+        f"{RESULTS}/tables/vulnerability.csv",
+    log:
+        f"{RESULTS}/logs/collect_vulnerability.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/collect_vulnerability/all.tsv"
+    conda:
+        "../envs/tables.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_mb(4000),
+        runtime=runtime_minutes(60),
+    params:
+        folder=folder_of_evaluations,
+        aggregation=SWITCHES["aggregation"],
+        adversarial_vulnerability=SWITCHES["adversarial_vulnerability"],
+        code=code_digest("headstrong.analysis.vulnerability"),
+    shell:
+        "python scripts/collect_vulnerability.py --plan {input.plan} --evaluations {params.folder}"
+        " --aggregation {params.aggregation} --adversarial-vulnerability {params.adversarial_vulnerability}"
+        " --processes {threads} --output {output} > {log} 2>&1"
+
+
+rule make_tables:
+    input:
+        vulnerability=f"{RESULTS}/tables/vulnerability.csv",
+        plan=f"{RESULTS}/plan.csv",
+    output:
+        expand(
+            f"{RESULTS}/tables/{{table}}.csv",
+            table=SHAPED_TABLES,
+        ),
+    log:
+        f"{RESULTS}/logs/make_tables.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/make_tables/all.tsv"
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        mem_mb=memory_mb(4000),
+        runtime=runtime_minutes(60),
+    params:
+        settings=settings_json(
+            {
+                **SHOWN_ATTACK,
+                "bootstrap": STUDY.analysis.bootstrap,
+                "seed": STUDY.study.seed,
+            }
+        ),
+        folder=folder_of_output,
+        code=code_digest("headstrong.analysis.build"),
+    shell:
+        "python scripts/make_tables.py --vulnerability {input.vulnerability} --plan {input.plan}"
+        " --settings {params.settings:q} --output {params.folder} > {log} 2>&1"

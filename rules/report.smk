@@ -1,0 +1,39 @@
+# The page people look at.
+
+
+rule make_report:
+    input:
+        plan=f"{RESULTS}/plan.csv",
+        tables=TABLES,
+        figures=f"{RESULTS}/figures",
+    output:
+        report(
+            f"{RESULTS}/report.html", category="Report", caption="../docs/report.rst"
+        ),
+    log:
+        f"{RESULTS}/logs/make_report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/make_report/all.tsv"
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        mem_mb=memory_mb(4000),
+        runtime=runtime_minutes(30),
+    params:
+        folder=folder_of_output,
+        settings=settings_json({**STUDY.model_dump(), "protocol": SWITCHES}),
+        codes=settings_json(
+            {
+                "collect_vulnerability": code_digest(
+                    "headstrong.analysis.vulnerability"
+                ),
+                "make_tables": code_digest(
+                    "headstrong.analysis.tables", "headstrong.analysis.surrogates"
+                ),
+                "draw_figures": code_digest("headstrong.figures.gallery"),
+            }
+        ),
+        code=code_digest("headstrong.report.page"),
+    shell:
+        "python scripts/make_report.py --results {params.folder} --settings {params.settings:q}"
+        " --codes {params.codes:q} --output {output} > {log} 2>&1"

@@ -1,0 +1,41 @@
+"""Draw every figure of a study from its tables, and index.json with their captions.
+
+python scripts/draw_figures.py --vulnerability results/quick/tables/vulnerability.csv --plan results/quick/plan.csv
+    --surrogates results/quick/tables/surrogates.csv --attack '{"family": "pgd", "norm": "linf",
+    "epsilon": 0.03137254901960784, "steps": 25}' --chains DEnds sdnDE --output figures
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.analysis.files import read_table
+from headstrong.analysis.plan import read_plan
+from headstrong.analysis.tables import choose_attack
+from headstrong.figures.gallery import draw_all
+
+
+def main(arguments):
+    vulnerability = read_table(arguments.vulnerability)
+    draw_all(
+        vulnerability,
+        read_plan(arguments.plan),
+        read_table(arguments.surrogates),
+        arguments.output,
+        choice=choose_attack(vulnerability, **json.loads(arguments.attack)),
+        chains=arguments.chains,
+        settings=json.loads(arguments.look),
+    )
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--vulnerability", type=Path, required=True, help="vulnerability.csv")
+    parser.add_argument("--plan", type=Path, required=True, help="plan.csv of the study")
+    parser.add_argument("--surrogates", type=Path, required=True, help="surrogates.csv")
+    parser.add_argument("--attack", required=True, help="family, norm, epsilon and steps of the attack shown: JSON")
+    parser.add_argument("--chains", nargs="*", default=[], help="orders in which tasks are attacked, as letters")
+    parser.add_argument("--look", default="{}", help="formats, dpi and width: JSON")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the figures")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,25 @@
+"""Make report.html, one self-contained page, from the tables, figures and records of a study.
+
+python scripts/make_report.py --results results/quick --settings @settings.json --output report.html
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.report.page import render
+
+
+def main(arguments):
+    settings = json.loads(program.text_or_file(arguments.settings))
+    render(arguments.results, arguments.output, settings=settings, code=json.loads(arguments.codes))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--results", type=Path, required=True, help="the study's folder")
+    parser.add_argument("--settings", required=True, help="the whole configuration: JSON, or @FILE with JSON")
+    parser.add_argument("--codes", default="{}", help="digests of the code of the last stages, by stage: JSON")
+    parser.add_argument("--output", type=Path, required=True, help="the page to write")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,37 @@
+"""Make the tables in the papers' shapes from vulnerability.csv: pairs, Table 1, all combinations, surrogates, Table 3.
+
+python scripts/make_tables.py --vulnerability results/quick/tables/vulnerability.csv --plan results/quick/plan.csv
+    --settings '{"family": "pgd", "norm": "linf", "epsilon": 0.03137254901960784, "steps": 25, "bootstrap": 2000,
+    "seed": 0}' --output tables
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.analysis.build import build_tables
+from headstrong.analysis.files import read_table, write_table
+from headstrong.analysis.plan import read_plan
+from headstrong.analysis.tables import choose_attack
+
+
+def main(arguments):
+    settings = json.loads(program.text_or_file(arguments.settings))
+    vulnerability = read_table(arguments.vulnerability)
+    attack = {key: settings[key] for key in ("family", "norm", "epsilon", "steps")}
+    choice = choose_attack(vulnerability, **attack)
+    made = build_tables(
+        vulnerability, read_plan(arguments.plan), choice, seed=settings["seed"], draws=settings["bootstrap"]
+    )
+    for name, table in made.items():
+        write_table(table, arguments.output / f"{name}.csv")
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--vulnerability", type=Path, required=True, help="vulnerability.csv")
+    parser.add_argument("--plan", type=Path, required=True, help="plan.csv of the study")
+    parser.add_argument("--settings", required=True, help="the attack the tables show, seed and bootstrap draws: JSON")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
+    sys.exit(program.run(main, parser))

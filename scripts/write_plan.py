@@ -1,0 +1,30 @@
+"""Write plan.csv: one row per model of the study.
+
+`--settings` is what decides which models there are, as `headstrong.study.plan_settings` gives it.
+"""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.provenance import write_atomically
+from headstrong.study import COLUMNS, models_of, rows
+
+
+def main(arguments):
+    settings = json.loads(program.text_or_file(arguments.settings))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(models_of(settings)))
+    write_atomically(arguments.output, table.getvalue())
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--settings", required=True, help="JSON, or @FILE with JSON")
+    parser.add_argument("--output", type=Path, required=True, help="the CSV to write")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,116 @@
+"""baselines.csv: what a predictor that never looks at the image would get, to judge clean errors against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from headstrong.analysis import stats
+from headstrong.confusion import miou_from_confusion
+from headstrong.data.cache import SplitFile
+from headstrong.errors import ConfigError
+from headstrong.tasks import TASKS, in_order
+
+COLUMNS = ("task", "predictor", "error", "n")
+MEAN = "training mean"
+BATCH = 64  # samples held in memory at once
+
+
+def majority(convention: str, confusion: bool = False) -> str:
+    """Name of the majority-class predictor's row: by mIoU convention, per sample or of the summed confusion matrix."""
+    return f"majority class, {convention}, {'confusion' if confusion else 'per sample'}"
+
+
+def build_table(
+    train: Path, test: Path, tasks: str, *, pixels: str = "valid", samples: int | None = None
+) -> pd.DataFrame:
+    """Errors on the test split of constant predictions taken from the training split. Columns COLUMNS.
+
+    Regression tasks: the training mean of each channel; error is the mean over samples of the squared error over the
+    pixels that count ("valid": where the task's mask is true; "all") and channels, as evaluation takes it.
+    Segmentation: the most frequent class of the training split; error is 100 - mIoU in percent, for both conventions
+    ("labelled": most frequent labelled class; "all": unlabelled pixels are class 0), per sample and from the summed
+    confusion matrix. samples: the first so many test images; None: all. n is the number of samples that counted.
+    Raises MissingDataError or BrokenFileError for a split that is absent or broken.
+    """
+    if pixels not in ("valid", "all"):
+        raise ConfigError(f"protocol.error_pixels: {pixels!r} is not known; allowed: valid, all")
+    rows = []
+    with SplitFile(train) as learnt, SplitFile(test) as seen:
+        count = seen.count if samples is None else min(samples, seen.count)
+        for letter in in_order(tasks):
+            if letter == "s":
+                rows += _majority_rows(learnt, seen, count)
+            else:
+                errors = _errors_of(seen, letter, _training_mean(learnt, letter, pixels), pixels, count)
+                counted = errors[~np.isnan(errors)]
+                rows.append((letter, MEAN, stats.mean(counted).value, counted.size))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _batches(count: int) -> Iterator[NDArray[np.int64]]:
+    return (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+
+
+def _counted(split: SplitFile, letter: str, indices: NDArray[np.int64], pixels: str) -> NDArray[np.bool_]:
+    """Bool (B, 1, H, W): the pixels that count for this task."""
+    if pixels == "all" or TASKS[letter].mask == "none":
+        return np.ones((indices.size, 1, *split.size), dtype=bool)
+    return split.read_valid(indices)[:, None]
+
+
+def _training_mean(split: SplitFile, letter: str, pixels: str) -> NDArray[np.float64]:
+    """Mean (C,) of a target over the training pixels that count."""
+    total, count = np.zeros(TASKS[letter].channels or 1), 0
+    for indices in _batches(split.count):
+        counted = _counted(split, letter, indices, pixels)
+        target = split.read_target(letter, indices).astype(np.float64)
+        total += np.sum(target, axis=(0, 2, 3), where=counted)
+        count += int(counted.sum())
+    return total / max(count, 1)
+
+
+def _errors_of(
+    split: SplitFile, letter: str, constant: NDArray[np.float64], pixels: str, count: int
+) -> NDArray[np.float64]:
+    """Mean squared error (count,) of one constant per channel; NaN where no pixel counts."""
+    found = []
+    for indices in _batches(count):
+        counted = _counted(split, letter, indices, pixels)
+        target = split.read_target(letter, indices).astype(np.float64)
+        squares = np.sum((target - constant[:, None, None]) ** 2, axis=(1, 2, 3), where=counted)
+        number = counted.sum(axis=(1, 2, 3)) * constant.size
+        found.append(np.divide(squares, number, out=np.full(indices.size, math.nan), where=number > 0))
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def _majority_rows(learnt: SplitFile, seen: SplitFile, count: int) -> list[tuple[str, str, float, int]]:
+    classes = len(seen.classes)
+    frequencies = sum(
+        (_histograms(learnt, i, classes).sum(axis=0) for i in _batches(learnt.count)), np.zeros(classes, int)
+    )
+    labels = np.concatenate([_histograms(seen, indices, classes) for indices in _batches(count)])
+    rows = []
+    for convention in ("labelled", "all"):
+        first = 1 if convention == "labelled" else 0
+        predicted = first + int(np.argmax(frequencies[first:]))
+        confusion = np.zeros((count, classes, classes), dtype=np.int64)
+        confusion[:, :, predicted] = labels
+        errors = 100 * (1 - miou_from_confusion(confusion, convention))
+        counted = errors[~np.isnan(errors)]
+        whole = 100 * (1 - float(miou_from_confusion(confusion.sum(axis=0), convention)))
+        rows.append(("s", majority(convention), stats.mean(counted).value, counted.size))
+        rows.append(("s", majority(convention, confusion=True), whole, count))
+    return rows
+
+
+def _histograms(split: SplitFile, indices: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Pixel counts (B, classes) of each class in each sample."""
+    labels = split.read_target("s", indices).reshape(indices.size, -1).astype(np.int64)
+    shifted = labels + classes * np.arange(indices.size)[:, None]
+    return np.bincount(shifted.ravel(), minlength=indices.size * classes).reshape(indices.size, classes)

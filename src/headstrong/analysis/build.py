@@ -1,0 +1,33 @@
+"""All tables that follow from vulnerability.csv and the plan, in one call."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from headstrong.analysis import surrogates, tables
+from headstrong.analysis.stats import BOOTSTRAP_DRAWS
+from headstrong.analysis.tables import AttackChoice
+
+NAMES = ("cells", "pairs", "table_1", "combinations", "surrogates", "table_3")
+
+
+def build_tables(
+    vulnerability: pd.DataFrame,
+    plan: pd.DataFrame,
+    choice: AttackChoice,
+    *,
+    seed: int = 0,
+    draws: int = BOOTSTRAP_DRAWS,
+    segmentation: str = "per_sample",
+) -> dict[str, pd.DataFrame]:
+    """The tables by the name of their CSV (NAMES); a table the study has nothing for is there, with no rows."""
+    cells = tables.cells(vulnerability, plan, choice, segmentation=segmentation)
+    correlations = surrogates.build_table(cells, seed=seed, draws=draws)
+    return {
+        "cells": cells,
+        "pairs": tables.pairs_table(cells),
+        "table_1": tables.table_1(cells),
+        "combinations": tables.combinations(cells),
+        "surrogates": correlations,
+        "table_3": surrogates.table_3(correlations),
+    }

@@ -1,0 +1,142 @@
+"""One attack on one batch: balancer, stepper and threat put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from headstrong.attacks.balancers import BALANCERS
+from headstrong.attacks.steppers import STEPPERS, Problem
+from headstrong.attacks.threat import BALLS, Ball
+from headstrong.errors import ConfigError, DivergedError
+from headstrong.jobs import AttackJob
+from headstrong.seeds import derive_seed
+
+Losses = Callable[[Tensor], Tensor]
+
+STARTS = ("clean", "uniform", "corner")
+FROM_CLEAN = ("fgsm", "ifgsm")  # steppers whose definition includes the start
+
+
+def perturb(
+    losses: Losses,
+    images: Tensor,
+    attack: AttackJob,
+    tasks: str,
+    sample_ids: Tensor,
+    seed: int,
+    *,
+    clean_losses: Tensor | None = None,
+) -> Tensor:
+    """Adversarial images float32 (B, C, H, W), in [0, 1] and in the ball of the attack.
+
+    `losses` maps images (B, C, H, W) in [0, 1] to one loss per image and task (B, T), in the order of the letters
+    `tasks`, which include the attacked ones; the loss of an image must not depend on the others of the batch, and
+    parameters behind it should not require gradients. `sample_ids` (B,) are numbers that stay with an image whatever
+    batch it is in: random draws come from `seed`, the attack's name and these. `clean_losses` (B, T) saves a forward
+    pass when the caller has them.
+
+    Raises ConfigError for an attack that cannot be, DivergedError when the gradient is not a number.
+    """
+    check(attack, tasks)
+    if not ((images >= 0) & (images <= 1)).all():
+        raise ValueError("images to attack must be numbers in [0, 1]")
+    columns = [tasks.index(letter) for letter in attack.attacked]
+
+    def attacked_losses(points: Tensor) -> Tensor:
+        return losses(points)[:, columns]
+
+    if clean_losses is None:
+        with torch.no_grad():
+            clean_losses = losses(images)
+    problem = Problem(
+        losses=attacked_losses,
+        balancer=BALANCERS[attack.balancer],
+        ball=BALLS[attack.norm](attack.epsilon),
+        clean=images,
+        clean_losses=clean_losses[:, columns],
+    )
+    worst = _worst_of_restarts(problem, attack, sample_ids.tolist(), seed)
+    _check_result(problem.ball, worst, images, attack, sample_ids)
+    return worst
+
+
+def _worst_of_restarts(problem: Problem, attack: AttackJob, sample_ids: Sequence[int], seed: int) -> Tensor:
+    points = _one_run(problem, attack, sample_ids, seed, restart=0)
+    if attack.restarts == 1:
+        return points
+    value = problem.objective(points)
+    for restart in range(1, attack.restarts):
+        other = _one_run(problem, attack, sample_ids, seed, restart)
+        other_value = problem.objective(other)
+        better = (other_value > value) | other_value.isnan()  # a NaN must surface, not lose
+        points = torch.where(better.view(-1, 1, 1, 1), other, points)
+        value = torch.where(better, other_value, value)
+    return points
+
+
+def _one_run(problem: Problem, attack: AttackJob, sample_ids: Sequence[int], seed: int, restart: int) -> Tensor:
+    generators = [
+        torch.Generator().manual_seed(derive_seed(seed, attack.name, sample_id, restart)) for sample_id in sample_ids
+    ]
+    if attack.stepper == "noise":
+        start = problem.ball.extreme(problem.clean, generators)
+    elif attack.start == "uniform":
+        start = problem.ball.uniform(problem.clean, generators)
+    elif attack.start == "corner":
+        start = problem.ball.corner(problem.clean)
+    else:
+        start = problem.clean
+    return STEPPERS[attack.stepper](problem, start, attack)
+
+
+def check(attack: AttackJob, tasks: str) -> None:
+    """Raise ConfigError, in one line, for an attack that cannot be made on a model of these tasks."""
+    for kind, name, known in (
+        ("balancer", attack.balancer, BALANCERS),
+        ("stepper", attack.stepper, STEPPERS),
+        ("norm", attack.norm, BALLS),
+        ("start", attack.start, STARTS),
+    ):
+        _require(name in known, attack, f"{kind} {name!r} is unknown; choose one of {_listed(known)}")
+    absent = [letter for letter in attack.attacked if letter not in tasks]
+    _require(not absent, attack, f"attacks task {absent and absent[0]!r}, which is not one of {tasks!r}")
+    _require(0 < len(attack.attacked) == len(set(attack.attacked)), attack, "attacked must name tasks, each once")
+    one_task = BALANCERS[attack.balancer].one_task
+    _require(not one_task or len(attack.attacked) == 1, attack, f"balancer {attack.balancer!r} attacks one task")
+    _require(0 <= attack.epsilon < float("inf"), attack, f"epsilon is {attack.epsilon}; it must be a number >= 0")
+    _require(attack.norm != "linf" or attack.epsilon <= 1, attack, f"epsilon is {attack.epsilon}; pixels end at 1")
+    _require(0 <= attack.step_size < float("inf"), attack, f"step_size is {attack.step_size}; it must be >= 0")
+    _require(attack.steps >= 1, attack, f"steps is {attack.steps}; at least 1 is needed")
+    _require(attack.restarts >= 1, attack, f"restarts is {attack.restarts}; at least 1 is needed")
+    fixed = attack.stepper in FROM_CLEAN and attack.start != "clean"
+    _require(
+        not fixed, attack, f"stepper {attack.stepper!r} starts at the clean image; set start to 'clean' or use 'pgd'"
+    )
+    drawn = attack.stepper == "noise" or attack.start == "uniform"
+    _require(drawn or attack.restarts == 1, attack, "restarts need start 'uniform': from here all would be the same")
+
+
+def _require(holds: bool, attack: AttackJob, message: str) -> None:
+    if not holds:
+        raise ConfigError(f"attack {attack.name!r}: {message}")
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _check_result(ball: Ball, points: Tensor, images: Tensor, attack: AttackJob, sample_ids: Tensor) -> None:
+    inside = ball.contains(points, images)
+    if bool(inside.all()):
+        return
+    first = int((~inside).nonzero()[0])
+    sample = int(sample_ids[first])
+    if not bool(points[first].isfinite().all()):
+        raise DivergedError(
+            f"attack {attack.name!r}: the gradient is not a number on sample {sample}; look at the model's weights"
+        )
+    size = float(ball.size(points, images)[first])
+    raise RuntimeError(f"attack {attack.name!r} left the ball on sample {sample}: {size} > {attack.epsilon}")

@@ -1,0 +1,146 @@
+"""Configuration files: read, merge, check; any mistake is one line that names the file, the key and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from headstrong.config import AttackConfig, Config, SectionConfig, impossible
+from headstrong.errors import ConfigError
+from headstrong.provenance import ROOT
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlay on base, key by key, mappings merged and everything else replaced (as Snakemake merges config files)."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def study_files(names: Sequence[str]) -> list[Path]:
+    """config.yaml and the overlays of the studies named; `quick` is config.yaml alone."""
+    files = [ROOT / "config.yaml"]
+    for name in names:
+        if name == "quick":
+            continue
+        path = ROOT / "studies" / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(["quick", *(file.stem for file in (ROOT / "studies").glob("*.yaml"))])
+            raise ConfigError(f"study {name!r}: no file studies/{name}.yaml; there are: {', '.join(known)}")
+        files.append(path)
+    return files
+
+
+def load(files: Sequence[Path]) -> Config:
+    """Read, merge and check configuration files; ConfigError with one line on any mistake."""
+    parts = [(file, read(file)) for file in files]
+    merged: dict[str, Any] = {}
+    for _, part in parts:
+        merged = merge(merged, part)
+    return parse(merged, parts)
+
+
+def parse(merged: Mapping[str, Any], parts: Sequence[tuple[Path, Mapping[str, Any]]] = ()) -> Config:
+    """Check a merged configuration; `parts` (file, content) tell which file to name in a mistake."""
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as error:
+        problems = [(tuple(map(str, item["loc"])), _explain(item)) for item in error.errors()]
+        raise ConfigError(_one_line(problems, parts)) from None
+    problems = impossible(config)
+    if problems:
+        raise ConfigError(_one_line(problems, parts))
+    return config
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The content of one file; ConfigError when it is not a mapping in YAML."""
+    name = _display(file)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{name}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"{name}: not YAML{where}: {getattr(error, 'problem', None) or 'check indentation and quotes'}"
+        ) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name}: expected keys and values at the top level, found a {type(content).__name__}")
+    return content
+
+
+def _display(file: Path) -> str:
+    try:
+        return str(file.resolve().relative_to(ROOT))
+    except ValueError:
+        return str(file)
+
+
+def _explain(item: Any) -> str:
+    kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "missing"
+    if kind == "value_error":
+        return str(context.get("error", item["msg"]))
+    message = item["msg"].removeprefix("Input ").replace("should be", "must be")
+    if isinstance(given, dict | list) and len(str(given)) > 60:
+        return message
+    hint = ""
+    if isinstance(given, str) and kind in ("float_type", "int_type"):
+        hint = _number_hint(given)
+    return f"{given!r} {message}{hint}"
+
+
+def _number_hint(text: str) -> str:
+    try:
+        numerator, _, denominator = text.partition("/")
+        return f", written {float(numerator) / float(denominator or 1):.6g} without quotes"
+    except (ValueError, ZeroDivisionError):
+        return ""
+
+
+def _one_line(problems: Sequence[tuple[tuple[str, ...], str]], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    path, message = problems[0]
+    path = tuple(part for part in path if part not in ("constrained-str",))
+    file = _file_of(path, parts)
+    known = _known_keys(path) if message == "unknown key" else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return " ".join(f"{file}: {'.'.join(path) or 'top level'}: {message}{known}{more}".split())
+
+
+def _file_of(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    """The last file that says anything about the longest part of this key path."""
+    for length in range(len(path), 0, -1):
+        for file, content in reversed(parts):
+            node: Any = content
+            for key in path[:length]:
+                node = node.get(key, _ABSENT) if isinstance(node, Mapping) else _ABSENT
+            if node is not _ABSENT:
+                return _display(file)
+    return _display(parts[0][0]) if parts else "configuration"
+
+
+_ABSENT = object()
+
+
+def _known_keys(path: tuple[str, ...]) -> str:
+    model: Any = Config
+    for key in path[:-1]:
+        field = getattr(model, "model_fields", {}).get(key)
+        model = {"plan": SectionConfig, "attacks": AttackConfig}.get(path[0]) if field is None else field.annotation
+    fields = getattr(model, "model_fields", None)
+    return f"; allowed: {', '.join(fields)}" if fields else ""

@@ -1,0 +1,147 @@
+"""Batches from a cache file: images, targets and masks as tensors on the device that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstrong.data.cache import LEVELS, SplitFile
+from headstrong.tasks import TASKS
+
+RESIDENT_BYTES = 2 << 30
+
+
+@dataclass
+class Batch:
+    """One batch of B samples.
+
+    index: long (B,), rows of the cache file. images: float32 (B, 3, H, W) in [0, 1].
+    targets by letter: s long (B, H, W); the others float32 (B, C, H, W), encoded.
+    masks by letter: bool (B, 1, H, W), True where the pixel counts.
+    """
+
+    index: Tensor
+    images: Tensor
+    targets: dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            self.index.to(device),
+            self.images.to(device),
+            {letter: target.to(device) for letter, target in self.targets.items()},
+            {letter: mask.to(device) for letter, mask in self.masks.items()},
+        )
+
+
+class Batches:
+    """Serves batches of one split for some tasks, by index: `Batches(path, "sd", "cpu").get([0, 5, 2])`.
+
+    The compact integers of the tasks asked for stay on `device` when they take at most `memory_bytes`; otherwise each
+    batch is read from the file. Either way integers become floats on the device, and both give the same bits.
+    `limit` keeps the first samples only. Raises what `SplitFile` raises.
+
+    count: samples. size: (H, W). classes: names, [0] = "unlabelled". resident: whether the data is on the device.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tasks: str,
+        device: torch.device | str,
+        limit: int | None = None,
+        memory_bytes: int = RESIDENT_BYTES,
+    ) -> None:
+        self.tasks = tasks
+        self.device = torch.device(device)
+        self._file = SplitFile(path)
+        self.count: int = self._file.count if limit is None else min(limit, self._file.count)
+        self.size = self._file.size
+        self.classes = self._file.classes
+        self._arrays = _arrays_for(tasks)
+        self._bounds = {letter: self._file.bounds(letter) for letter in tasks if letter not in "sA"}
+        self.resident = self.count * self._bytes_per_sample() <= memory_bytes
+        if self.resident:
+            self._store = {name: self._load(name) for name in self._arrays}
+            self._file.close()
+
+    def close(self) -> None:
+        """Close the file, where it is still open."""
+        self._file.close()
+
+    def get(self, indices: Tensor | Sequence[int]) -> Batch:
+        """The batch of these rows, in this order; a row may come more than once. IndexError outside 0..count-1."""
+        rows = torch.as_tensor(indices, dtype=torch.long, device="cpu")
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.count):
+            raise IndexError(f"{self._file.path}: index {rows.min()}..{rows.max()}, but there are {self.count} samples")
+        index = rows.to(self.device)
+        if self.resident:
+            found = {name: store.index_select(0, index) for name, store in self._store.items()}
+        else:
+            found = {name: _compact(self._read(name, rows.numpy())).to(self.device) for name in self._arrays}
+        return self._decode(index, found)
+
+    def _decode(self, index: Tensor, found: dict[str, Tensor]) -> Batch:
+        images = found["rgb"].float() / 255
+        targets: dict[str, Tensor] = {}
+        masks: dict[str, Tensor] = {}
+        for letter in self.tasks:
+            if letter == "s":
+                targets[letter] = found[letter].long()
+            elif letter == "A":
+                targets[letter] = images * 2 - 1
+            else:
+                low, high = self._bounds[letter]
+                # The 16 bits were kept as int16 (torch's uint16 knows few operations); here they are unsigned again.
+                codes = found[letter].to(torch.int32).bitwise_and_(LEVELS)
+                targets[letter] = codes.float().div_(LEVELS).mul_(high - low).add_(low)
+            masks[letter] = self._mask(letter, found, targets)
+        return Batch(index, images, targets, masks)
+
+    def _mask(self, letter: str, found: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+        kind = TASKS[letter].mask
+        if kind == "label":
+            return (targets[letter] > 0).unsqueeze(1)
+        if kind == "depth":
+            return found["valid"].bool().unsqueeze(1)
+        return torch.ones((len(found["rgb"]), 1, *self.size), dtype=torch.bool, device=self.device)
+
+    def _bytes_per_sample(self) -> int:
+        channels = (TASKS[letter].channels or 1 for letter in self.tasks if letter not in "sA")
+        one_byte = 3 + ("s" in self.tasks) + ("valid" in self._arrays)
+        return (one_byte + 2 * sum(channels)) * self.size[0] * self.size[1]
+
+    def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+        if name == "rgb":
+            return self._file.read_images(rows)
+        if name == "valid":
+            return self._file.read_valid(rows)
+        return self._file.read_codes(name, rows)
+
+    def _load(self, name: str) -> Tensor:
+        first = _compact(self._read(name, np.arange(min(1, self.count))))
+        store = torch.empty((self.count, *first.shape[1:]), dtype=first.dtype, device=self.device)
+        for block in self._file.blocks():
+            rows = np.asarray(block)[: max(0, self.count - block.start)]
+            if len(rows):
+                store[rows[0] : rows[-1] + 1] = _compact(self._read(name, rows)).to(self.device)
+        return store
+
+
+def _arrays_for(tasks: str) -> list[str]:
+    """What must be read for these tasks: rgb, the letters stored, and valid where a mask needs it."""
+    stored = [letter for letter in tasks if letter != "A"]
+    needs_depth = any(TASKS[letter].mask == "depth" for letter in tasks)
+    return ["rgb", *stored, *(["valid"] if needs_depth else [])]
+
+
+def _compact(array: NDArray[np.generic]) -> Tensor:
+    """The integers as a tensor; 16-bit codes keep their bits and change their type's sign."""
+    return torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)

@@ -1,0 +1,303 @@
+"""How NYU Depth v2 lies on disk: three layouts, told apart by what is in the root folder, read frame by frame.
+
+* `nyu_depth_v2_labeled.mat`, the official file, with the official `splits.mat` (or a splits.csv) beside it;
+* `train/` and `val/` with image, label, depth and normal folders of .npy files: the 288x384 copy of MTAN and LibMTL;
+* `rgb/*.jpg`, `depth/*.png`, `label13/*.png`, `label40/*.png` and `splits.csv`: one image file each per frame.
+
+The rim of the official frames has no colour, or depth that was painted in. Only what the official evaluation keeps
+(rows 45..471 and columns 41..601 of 480x640, counted from 1) is used. MTAN's copy is cropped already; its exact crop
+is not published, so this one is taken for its camera.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstrong.data.cameras import Intrinsics
+from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+
+SPLITS = ("train", "test")
+FULL_SIZE = (480, 640)
+CROP = (44, 471, 40, 601)  # top, bottom, left, right of the full-size frame, counted from 0, ends left out
+# The toolbox's colour camera. It counts pixels from 1, Intrinsics from the corner of the image: hence the half pixel.
+CAMERA = Intrinsics(518.85790117450188, 519.46961112127485, 325.58244941119034 - 0.5, 253.73616633400465 - 0.5)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One photograph: rgb uint8 (H, W, 3), depth float32 metres (H, W), 0 = hole, labels uint8 (H, W), 0 = unlabelled,
+    normals float32 (H, W, 3) in the axes they are stored in, or None, and the camera that took it."""
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    normals: NDArray[np.float32] | None
+    camera: Intrinsics
+
+
+class Layout(Protocol):
+    """What a layout can do. It is small and without open files: worker processes get a copy."""
+
+    @property
+    def title(self) -> str:
+        """What the layout is called in messages."""
+
+    @property
+    def root(self) -> Path:
+        """The folder it lies in."""
+
+    def names(self, split: str) -> list[str]:
+        """Names of the frames of a split, in order."""
+
+    def read(self, name: str, classes: int) -> Frame:
+        """One frame with 13 or 40 classes, labels 0 = unlabelled."""
+
+    def check(self) -> None:
+        """Raise unless everything is there."""
+
+
+def class_names(classes: int) -> list[str]:
+    """Names of the 13 or 40 classes after "unlabelled", which is [0]; ConfigError for any other number."""
+    if classes not in (13, 40):
+        raise ConfigError(f"nyuv2: classes is {classes}, expected 13 or 40")
+    rows = _class_table()
+    names = {int(row[f"label{classes}"]): row[f"name{classes}"] for row in rows}
+    return ["unlabelled", *(names[number] for number in range(1, classes + 1))]
+
+
+@lru_cache(maxsize=1)
+def _class_table() -> list[dict[str, str]]:
+    with Path(__file__).with_name("nyuv2_classes.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _to_classes(classes: int) -> NDArray[np.uint8]:
+    """Official class number 0..894 -> 0..13 or 0..40."""
+    return np.array([0, *(int(row[f"label{classes}"]) for row in _class_table())], dtype=np.uint8)
+
+
+def detect(root: Path) -> Layout:
+    """The layout of the data in `root`; MissingDataError, saying what was looked for, where there is none."""
+    if not root.is_dir():
+        raise MissingDataError(f"{root}: no such folder; place NYUv2 there (docs/data.md lists the layouts)")
+    if (root / "nyu_depth_v2_labeled.mat").is_file():
+        return LabelledMat(root)
+    if (root / "train" / "image").is_dir():
+        return ArrayFolders(root)
+    if (root / "rgb").is_dir():
+        return FrameFolders(root)
+    raise MissingDataError(
+        f"{root}: no NYUv2 here; looked for nyu_depth_v2_labeled.mat, train/image/*.npy and rgb/*.jpg (docs/data.md)"
+    )
+
+
+@dataclass(frozen=True)
+class LabelledMat:
+    """The official MATLAB 7.3 file, an HDF5 file whose axes run backwards: images (N, 3, W, H), depths (N, W, H)."""
+
+    root: Path
+    title: str = "the official .mat"
+
+    @property
+    def path(self) -> Path:
+        return self.root / "nyu_depth_v2_labeled.mat"
+
+    def names(self, split: str) -> list[str]:
+        official = self.root / "splits.mat"
+        if not official.is_file():
+            return _split_names(self.root / "splits.csv", split)
+        from scipy.io import matlab
+
+        try:
+            numbers = np.sort(matlab.loadmat(official)[f"{split}Ndxs"].ravel().astype(int))
+        except (OSError, ValueError, KeyError, TypeError, NotImplementedError, matlab.MatReadError) as error:
+            raise BrokenFileError(f"{official}: no {split}Ndxs in it ({error}); get it again") from error
+        return [f"{number:04d}" for number in numbers]
+
+    def read(self, name: str, classes: int) -> Frame:
+        file = _open_mat(self.path)
+        try:
+            row = int(name) - 1
+            rgb, depth, official = (file[key][row] for key in ("images", "depths", "labels"))
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise BrokenFileError(f"{self.path}: frame {name} cannot be read ({error}); get it again") from error
+        if official.max() > len(_class_table()):
+            raise BrokenFileError(f"{self.path}: frame {name} has class {official.max()}, expected 0..894")
+        labelled = _to_classes(classes)[official.T]
+        return _cropped(rgb.transpose(2, 1, 0), depth.T, labelled, f"{self.path}: frame {name}")
+
+    def check(self) -> None:
+        file = _open_mat(self.path)
+        highest = max(int(name) for split in SPLITS for name in self.names(split))
+        for key, axes in (("images", 4), ("depths", 3), ("labels", 3)):
+            if key not in file or file[key].ndim != axes or len(file[key]) < highest:
+                raise BrokenFileError(f"{self.path}: no {key} of {highest} frames in it; get it again")
+        names = [file[link][:].ravel() for link in file["names"][:].ravel()] if "names" in file else []
+        for row, letters in zip(_class_table(), names, strict=False):
+            found = "".join(map(chr, letters))
+            if found != row["name894"]:
+                raise BrokenFileError(f"{self.path}: class {row['label894']} is {found}, expected {row['name894']}")
+
+
+@lru_cache(maxsize=2)
+def _open_mat(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise BrokenFileError(f"{path}: truncated or not a MATLAB 7.3 file ({error}); get it again") from error
+
+
+@dataclass(frozen=True)
+class ArrayFolders:
+    """MTAN's .npy files: image [0, 1] and normal (H, W, 3), label (H, W) from -1, depth metres (H, W, 1).
+
+    What the files mean by x, y and z is not published: the frames give normals in the axes they are stored in.
+    """
+
+    root: Path
+    title: str = "folders of .npy files"
+
+    def names(self, split: str) -> list[str]:
+        folder = self.root / ("val" if split == "test" else split) / "image"
+        if not folder.is_dir():
+            raise MissingDataError(f"{folder}: no such folder; place NYUv2 there (docs/data.md lists the layouts)")
+        numbers = sorted(int(path.stem) for path in folder.glob("*.npy") if path.stem.isdecimal())
+        return [f"{folder.parent.name}-{number}" for number in numbers]
+
+    def read(self, name: str, classes: int) -> Frame:
+        if classes != 13:
+            raise ConfigError(f"nyuv2: classes is {classes}, but {self.title} in {self.root} know 13 only")
+        image, label, depth, normal = (self._load(name, key) for key in ("image", "label", "depth", "normal"))
+        if label.min() < -1 or label.max() >= classes:
+            outside = label.min() if label.min() < -1 else label.max()
+            raise BrokenFileError(f"{self._path(name, 'label')}: class {outside:g}, expected -1..{classes - 1}")
+        height, width = label.shape
+        whole = cut(CAMERA, CROP[0], CROP[2])
+        return Frame(
+            np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8),
+            _metres(depth[..., 0]),
+            (label + 1).astype(np.uint8),
+            normal.astype(np.float32),
+            whole.scaled(width / (CROP[3] - CROP[2]), height / (CROP[1] - CROP[0])),
+        )
+
+    def check(self) -> None:
+        for split in SPLITS:
+            for name in self.names(split):
+                for key in ("image", "label", "depth", "normal"):
+                    self._load(name, key, mode="r")
+
+    def _path(self, name: str, key: str) -> Path:
+        folder, number = name.split("-")
+        return self.root / folder / key / f"{number}.npy"
+
+    def _load(self, name: str, key: str, mode: Any = None) -> NDArray[Any]:
+        path = self._path(name, key)
+        array = _read(path, partial(np.load, mmap_mode=mode))
+        height, width = _read(self._path(name, "image"), partial(np.load, mmap_mode="r")).shape[:2]
+        shape = {"label": (height, width), "depth": (height, width, 1)}.get(key, (height, width, 3))
+        if array.shape != shape:
+            raise BrokenFileError(f"{path}: array of shape {array.shape}, expected {shape}; get it again")
+        return array
+
+
+@dataclass(frozen=True)
+class FrameFolders:
+    """One image file per frame and kind; depth is 16-bit millimetres."""
+
+    root: Path
+    title: str = "frame folders"
+
+    def names(self, split: str) -> list[str]:
+        return _split_names(self.root / "splits.csv", split)
+
+    def read(self, name: str, classes: int) -> Frame:
+        rgb, depth, labelled = (_read(self._path(name, kind), _pixels) for kind in ("rgb", "depth", f"label{classes}"))
+        for kind, array, wanted in (
+            ("rgb", rgb, (np.uint8, 3)),
+            ("depth", depth, (np.uint16, 2)),
+            (f"label{classes}", labelled, (np.uint8, 2)),
+        ):
+            if (array.dtype, array.ndim) != wanted or array.shape[:2] != rgb.shape[:2]:
+                raise BrokenFileError(
+                    f"{self._path(name, kind)}: {array.dtype} of shape {array.shape}, expected {wanted[0].__name__} "
+                    f"of {rgb.shape[0]}x{rgb.shape[1]} pixels; get it again"
+                )
+        if labelled.max() > classes:
+            path = self._path(name, f"label{classes}")
+            raise BrokenFileError(f"{path}: class {labelled.max()}, expected 0..{classes}; get it again")
+        return _cropped(rgb, depth / np.float32(1000), labelled, str(self._path(name, "rgb")))
+
+    def check(self) -> None:
+        for split in SPLITS:
+            for name in self.names(split):
+                sizes = {_read(self._path(name, kind), _size) for kind in ("rgb", "depth", "label13", "label40")}
+                if len(sizes) > 1:
+                    raise BrokenFileError(f"{self._path(name, 'rgb')}: not of the size of its depth and labels")
+
+    def _path(self, name: str, kind: str) -> Path:
+        return self.root / kind / f"{name}.{'jpg' if kind == 'rgb' else 'png'}"
+
+
+def _split_names(path: Path, split: str) -> list[str]:
+    if not path.is_file():
+        raise MissingDataError(f"{path}: no such file; place the official split there (docs/data.md)")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or any(row.get("split") not in SPLITS or not (row.get("index") or "").isdecimal() for row in rows):
+        raise BrokenFileError(f"{path}: expected the columns index (a number) and split (train or test); get it again")
+    return [row["index"] for row in rows if row["split"] == split]
+
+
+def _read(path: Path, load: Callable[[Path], Any]) -> Any:
+    if not path.is_file():
+        raise MissingDataError(f"{path}: no such file; NYUv2 is not whole, place it again (docs/data.md)")
+    try:
+        return load(path)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise BrokenFileError(f"{path}: truncated or not what its name says ({reason}); get it again") from error
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+    # Pillow gives 16-bit images as int32 in some of its versions.
+    return pixels.astype(np.uint16) if pixels.dtype == np.int32 and pixels.max() < 65536 else pixels
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def _cropped(rgb: NDArray[Any], depth: NDArray[Any], labelled: NDArray[Any], where: str) -> Frame:
+    """The part of a whole official frame, at any scale, that the official evaluation keeps."""
+    height, width = depth.shape
+    if height * FULL_SIZE[1] != width * FULL_SIZE[0]:
+        raise BrokenFileError(f"{where}: {width}x{height} pixels, expected a whole frame of 4:3; get it again")
+    scale = width / FULL_SIZE[1]
+    # Whole pixels inside the crop; the small number keeps exact products on their side.
+    top, left = (int(np.ceil(edge * scale - 1e-9)) for edge in (CROP[0], CROP[2]))
+    bottom, right = (int(edge * scale + 1e-9) for edge in (CROP[1], CROP[3]))
+    part = np.s_[top:bottom, left:right]
+    return Frame(rgb[part], _metres(depth[part]), labelled[part], None, cut(CAMERA.scaled(scale), top, left))
+
+
+def cut(camera: Intrinsics, top: float, left: float) -> Intrinsics:
+    """The camera of the image without its first `top` rows and `left` columns."""
+    return replace(camera, cx=camera.cx - left, cy=camera.cy - top)
+
+
+def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
+    return np.nan_to_num(depth, nan=0, posinf=0, neginf=0).astype(np.float32)

@@ -1,0 +1,158 @@
+"""report.html: one self-contained page about a study, from its tables, figures and records; read without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from headstrong import provenance
+from headstrong.analysis.files import read_table
+from headstrong.analysis.plan import read_plan
+from headstrong.errors import BrokenFileError
+from headstrong.figures.gallery import INDEX
+from headstrong.report import blocks, facts, protocol
+
+TEMPLATE = "page.html"
+INLINED = 12  # figures of one kind shown on the page; a study of five encoders has more, in its figures folder
+PUBLISHED_DATA = "Taskonomy's single-building sample at 256 x 256"
+OPTIONAL_TABLES = {
+    "baselines": "clean errors against a constant predictor",
+    "pairs": "the tables of pairs (supplement Tables 2 to 6)",
+    "table_1": "Table 1",
+    "table_3": "Table 3 (surrogates)",
+    "combinations": "the table of all combinations",
+}
+TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+def render(
+    results: Path,
+    output: Path,
+    *,
+    settings: Mapping[str, Any],
+    code: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+    figure_script: str = "scripts/draw_figures.py",
+) -> None:
+    """Write the report of one study.
+
+    results: the study's folder with plan.csv, tables/ (vulnerability.csv is needed, those of OPTIONAL_TABLES are used
+    where they are), figures/ with index.json, benchmarks/ and run records. settings: the whole configuration as plain
+    values; settings["protocol"] with every switch resolved. code: digests of the code of the stages after evaluation,
+    by stage. versions: of Python and packages; None: those running now. figure_script: what drew the figures.
+    The page has no time stamp: equal results give equal bytes. What is absent is said on the page.
+    Raises MissingDataError without a plan or vulnerability.csv, BrokenFileError for a file that is not as it should be.
+    """
+    plan = read_plan(results / "plan.csv")
+    vulnerability = read_table(results / "tables" / "vulnerability.csv")
+    found = {name: results / "tables" / f"{name}.csv" for name in OPTIONAL_TABLES}
+    tables = {name: read_table(path) for name, path in found.items() if path.is_file()}
+    absent = [f"{words} (tables/{name}.csv)" for name, words in OPTIONAL_TABLES.items() if name not in tables]
+    gallery, missing = _figures(results / "figures")
+    records = facts.run_records(results)
+    times = facts.stage_times(results / "benchmarks")
+    absent += missing
+    absent += [] if times else ["the time each stage took (benchmarks/<rule>/*.tsv)"]
+    absent += [] if records["code"] else ["run records of data, training and evaluation"]
+    context = {
+        "study": results.name,
+        "head": facts.headline(plan, vulnerability),
+        "source": _source(settings),
+        "published_data": PUBLISHED_DATA,
+        "protocol": protocol.in_words(settings.get("protocol") or {}),
+        "analysis": settings.get("analysis") or {},
+        "gallery": gallery,
+        "figure_script": figure_script,
+        "settings": yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True, width=100),
+        "versions": dict(versions if versions is not None else provenance.versions()),
+        "lock": provenance.lock_digest(),
+        "code": dict(code or {}),
+        "records": records,
+        "times": times,
+        "absent": absent,
+        **_tables(vulnerability, tables, settings),
+    }
+    provenance.write_atomically(output, _environment().get_template(TEMPLATE).render(context))
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = facts.duration
+    environment.filters["thousands"] = lambda value: f"{value:,}".replace(",", "\u202f")
+    environment.filters["number"] = blocks.number
+    return environment
+
+
+def _tables(
+    vulnerability: pd.DataFrame, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every table of the page; empty where its CSV is absent or has no rows."""
+    miou = str((settings.get("protocol") or {}).get("miou") or "labelled")
+    constant = tables.get("baselines", pd.DataFrame(columns=["task", "predictor", "error", "n"]))
+    first = tables.get("table_1")
+    return {
+        "clean": blocks.clean_against_constant(vulnerability, constant, miou),
+        "marginal": blocks.marginal(vulnerability),
+        "claims": blocks.more_vulnerable(tables["pairs"]) if "pairs" in tables else [],
+        "encoders": blocks.encoder_tables(tables["pairs"]) if "pairs" in tables else [],
+        "table_1": [blocks.grid(first, block) for block in ("single", "multi") if first["block"].eq(block).any()]
+        if first is not None
+        else [],
+        "table_3": blocks.surrogate_rows(tables["table_3"]) if "table_3" in tables else [],
+        "best": blocks.best_sets(tables["combinations"]) if "combinations" in tables else [],
+    }
+
+
+def _figures(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The figures of index.json with their data, and what is missing. SVG where there is one, else PNG."""
+    index = folder / INDEX
+    if not index.is_file():
+        return [], [f"figures (figures/{INDEX})"]
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        fields = [
+            {key: str(entry[key]) for key in ("stem", "title", "caption", "module", "reason")} for entry in entries
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenFileError(f"{index}: not an index of figures; delete it and draw the figures again") from error
+    shown: list[dict[str, Any]] = []
+    missing = []
+    for entry in fields:
+        path = next((p for suffix in TYPES if (p := folder / f"{entry['stem']}{suffix}").is_file()), None)
+        if entry["reason"] or path is None:
+            reason = entry["reason"] or f"figures/{entry['stem']}.svg and .png are not there"
+            missing.append(f"figure “{entry['title']}”: {reason}")
+            continue
+        inlined = sum(other["module"] == entry["module"] and other["data"] != "" for other in shown) < INLINED
+        data = base64.b64encode(path.read_bytes()).decode() if inlined else ""
+        shown.append({**entry, "file": path.name, "data": data and f"data:{TYPES[path.suffix]};base64,{data}"})
+    return shown, missing
+
+
+def _source(settings: Mapping[str, Any]) -> str:
+    data = settings.get("data") or {}
+    size = data.get("size")
+    extent = f" at {' x '.join(str(side) for side in size)}" if size else ""
+    return f"{data.get('source', 'unnamed data')}{extent}"
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as dictionaries and lists, which YAML writes without type marks."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,91 @@
+"""The switches of the protocol in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PRESETS = {
+    "published": "as the paper says",
+    "released": "as the released code does",
+    "corrected": "what a careful reader of both would do",
+}
+
+# switch -> (what it decides, {value -> what it means})
+SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
+    "start": (
+        "Where the iterative attack starts",
+        {
+            "clean": "at the image itself",
+            "uniform": "at a random point of the ball around the image",
+            "corner": "at the corner image + radius, which the released code reaches by a mistake in its clamping",
+        },
+    ),
+    "aggregation": (
+        "Relative task vulnerability over samples",
+        {
+            "ratio_of_means": "mean error under attack over mean clean error, as the released scripts compute it",
+            "mean_of_ratios": "mean of each sample's relative increase, as printed; samples without error left out",
+        },
+    ),
+    "adversarial_vulnerability": (
+        "Adversarial vulnerability",
+        {
+            "definition": "mean over samples of the absolute change of the attacked tasks' joint loss (Definition 1)",
+            "released": "absolute value of the mean change, over all tasks of the model, attacked or not",
+        },
+    ),
+    "optimizer": (
+        "Optimiser",
+        {
+            "adam": "Adam, as in every released job script",
+            "sgd": "SGD with momentum 0.99, as the supplement says",
+        },
+    ),
+    "shuffle": (
+        "Order of the training images",
+        {True: "shuffled every epoch", False: "the same in every epoch, as released"},
+    ),
+    "loss_pixels": (
+        "Denominator of a masked loss",
+        {
+            "all": "all pixels: masked ones count as zero loss, as released",
+            "valid": "only the pixels that have a label",
+        },
+    ),
+    "error_pixels": (
+        "Pixels over which errors are taken",
+        {"all": "all, including those without a label, as released", "valid": "only those that have a label"},
+    ),
+    "miou": (
+        "Unlabelled pixels in the mIoU",
+        {"labelled": "do not count", "all": "count as a class of their own, as released"},
+    ),
+    "class_weights": (
+        "Class weights of the cross-entropy",
+        {"uniform": "none", "prior": "rare classes weigh more, as in the released code"},
+    ),
+}
+
+
+def in_words(protocol: Mapping[str, Any]) -> tuple[str, list[dict[str, str]]]:
+    """(what the preset means, one row {switch, decides, value, meaning} per switch) of a resolved protocol.
+
+    A switch or a value these words do not know is shown as it is, and said to have no description.
+    """
+    preset = str(protocol.get("preset", "not named"))
+    rows = []
+    for switch, value in protocol.items():
+        if switch == "preset":
+            continue
+        decides, meanings = SWITCHES.get(switch, ("(no description)", {}))
+        meaning = "follows the preset" if value is None else meanings.get(value, "(no description)")
+        rows.append(
+            {
+                "switch": switch,
+                "decides": decides,
+                "value": str(value).lower() if isinstance(value, bool) else str(value),
+                "meaning": meaning,
+            }
+        )
+    return f"{preset}: {PRESETS.get(preset, 'no description')}", rows

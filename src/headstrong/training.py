@@ -1,0 +1,338 @@
+"""Train one multi-task model: weighted sum of batch-mean losses, rolling checkpoints, exact resume.
+
+By hand: `python scripts/train_model.py --help`, or from Python:
+
+    python - <<'END'
+    from pathlib import Path
+    from headstrong import jobs, training
+    job = jobs.TrainingJob(id="try", encoder="resnet18", width=0.25, tasks="sd", weights=(0.5, 0.5), epochs=2,
+        snapshots=(), batch_size=16, shuffle=True, optimizer="adam", learning_rate=1e-3, momentum=0.0,
+        weight_decay=0.0, milestones=(), decay=0.1, precision="auto", loss_pixels="all", class_weights="uniform",
+        seed=0)
+    training.train(job, Path("train.h5"), Path("try/weights.safetensors"), snapshots={}, work=Path("try/work"),
+        history=Path("try/history.csv"), device="cpu", threads=2, checkpoint_minutes=10)
+    END
+
+The same job, data, code, versions and kind of device give the same bits, also after a kill and resume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstrong.checkpoints import Progress, RollingCheckpoint, configuration_digest
+from headstrong.data.batches import Batch, Batches
+from headstrong.data.cache import SplitFile, class_frequencies
+from headstrong.errors import BrokenFileError, ConfigError, DivergedError
+from headstrong.jobs import TrainingJob, to_dict
+from headstrong.losses import Pixels, per_sample_losses, prior_class_weights
+from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
+from headstrong.provenance import code_digest, write_atomically
+from headstrong.seeds import derive_seed
+
+CHECK_EVERY = 20  # steps between two looks at the losses: each look makes a GPU wait
+log = logging.getLogger(__name__)
+
+
+def train(
+    job: TrainingJob,
+    data: Path,
+    weights: Path,
+    *,
+    snapshots: dict[int, Path],
+    history: Path,
+    work: Path,
+    device: str,
+    threads: int,
+    checkpoint_minutes: float,
+    code: str | None = None,
+) -> None:
+    """Train the model of a job on a cache file; write snapshots, history and weights when all is done.
+
+    snapshots: path of the weights after so many epochs (keys in 1..epochs). history: CSV, one row per epoch: epoch,
+    learning_rate and the mean of each task's batch losses. work: this job's own scratch folder; the rolling checkpoint
+    in it, written every `checkpoint_minutes` (0: after every step), is found by the next call and removed at success.
+    device: "cpu" or "cuda". threads: of the CPU. code: digest of the training code; None: computed here.
+
+    Raises ConfigError for a job that cannot be, DivergedError when a loss or a weight is no longer a number; then
+    there are no outputs.
+    """
+    _check_job(job, snapshots)
+    prepare_torch(device, threads)
+    batches = Batches(data, job.tasks, device)
+    if batches.count == 0:
+        raise BrokenFileError(f"{data}: holds no samples to train on; make it again with at least one")
+    model = use_channels_last(model_for(job, len(batches.classes)).to(device)).train()
+    _check_batch_norm(job, model, batches)
+    optimizer = optimizer_for(job, model)
+    class_weights = class_weights_for(job, data, device)
+    steps = max(1, batches.count // job.batch_size)  # the last, incomplete batch is dropped, as released
+    progress = Progress(losses=torch.zeros(steps, len(job.tasks), device=device))
+    code = code or code_digest("headstrong.training")
+    digest = configuration_digest(
+        job=to_dict(job),
+        snapshots=sorted(snapshots),
+        data=_data_identity(data),
+        code=code,
+        device=torch.device(device).type,
+        torch=torch.__version__,
+    )
+    kept = {epoch: work / f"epoch-{epoch}.safetensors" for epoch in snapshots}
+    rolling = RollingCheckpoint(
+        work / "last.ckpt", digest, model, optimizer, progress, minutes=checkpoint_minutes, kept=kept
+    )
+    if rolling.restore():
+        log.info("%s: goes on after %d epochs and %d of %d steps", job.id, progress.epoch, progress.step, steps)
+    try:
+        with contextlib.closing(batches), _Reporter(job, progress) as reporter:
+            while progress.epoch < job.epochs:
+                _train_epoch(job, model, optimizer, batches, class_weights, progress, rolling, reporter)
+                if progress.epoch in kept:
+                    _save(kept[progress.epoch], job, model, progress.epoch, class_weights, code)
+        _check_weights(job, model, job.epochs)
+        for epoch, path in snapshots.items():
+            write_atomically(path, kept[epoch].read_bytes())
+        write_atomically(history, _history_csv(job, progress))
+        _save(weights, job, model, job.epochs, class_weights, code)
+    except DivergedError:
+        rolling.remove()
+        raise
+    rolling.remove()
+
+
+def _train_epoch(
+    job: TrainingJob,
+    model: MultiTaskModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    class_weights: Tensor | None,
+    progress: Progress,
+    rolling: RollingCheckpoint,
+    reporter: _Reporter,
+) -> None:
+    """The rest of the epoch that `progress` is in."""
+    rate = learning_rate(job, progress.epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    order = epoch_order(job, progress.epoch, batches.count)
+    steps = len(progress.losses)
+    while progress.step < steps:
+        rows = order[progress.step * job.batch_size :][: job.batch_size]
+        progress.losses[progress.step] = train_step(job, model, optimizer, batches.get(rows), class_weights)
+        progress.step += 1
+        reporter.step_done(len(rows))
+        due = rolling.due()
+        if due or progress.step == steps or progress.step % CHECK_EVERY == 0:
+            _check_losses(job, progress)
+        if due:
+            rolling.save()
+    means = progress.losses.double().mean(dim=0).tolist()
+    progress.history.append([progress.epoch + 1, rate, *means])
+    progress.epoch, progress.step = progress.epoch + 1, 0
+    reporter.epoch_done(progress.epoch, means)
+
+
+def choose_device(name: str) -> str:
+    """The device a name stands for: "auto" is a GPU where torch finds one, else the CPU."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def prepare_torch(device: str, threads: int) -> None:
+    """Ask torch for the same bits at every run. Raises ConfigError when the device is not there."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise ConfigError(f"device '{device}': torch finds no CUDA device here; use device cpu or auto")
+    # On CUDA an operation without a deterministic kernel is named in a warning rather than refused.
+    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    settings: Any = torch.utils.deterministic
+    settings.fill_uninitialized_memory = False  # a debugging aid that costs up to a tenth of the time
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(threads)
+
+
+def model_for(job: TrainingJob, classes: int) -> MultiTaskModel:
+    """The untrained model of a job, on the CPU; its weights depend on the job's seed, encoder, width and tasks only."""
+    return build_model(job.encoder, job.tasks, classes, job.width, seed=job.seed)
+
+
+def optimizer_for(job: TrainingJob, model: MultiTaskModel) -> torch.optim.Optimizer:
+    """Adam (torch's betas, as released) or SGD with momentum (as published)."""
+    parameters = list(model.parameters())
+    if job.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=job.learning_rate, weight_decay=job.weight_decay, foreach=True)
+    return torch.optim.SGD(
+        parameters, lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay, foreach=True
+    )
+
+
+def class_weights_for(job: TrainingJob, data: Path, device: str) -> Tensor | None:
+    """Class weights (classes,) of the segmentation loss from the training split, or None for ones."""
+    if job.class_weights == "uniform" or "s" not in job.tasks:
+        return None
+    return prior_class_weights(class_frequencies(data)).to(device)
+
+
+def learning_rate(job: TrainingJob, epoch: int) -> float:
+    """Learning rate while the epoch after `epoch` done epochs runs."""
+    return job.learning_rate * job.decay ** sum(milestone <= epoch for milestone in job.milestones)
+
+
+def epoch_order(job: TrainingJob, epoch: int, count: int) -> Tensor:
+    """Rows 0..count-1 in the order of one epoch: the file's, as released, or a permutation of its own."""
+    if not job.shuffle:
+        return torch.arange(count)
+    generator = torch.Generator().manual_seed(derive_seed(job.seed, "order", epoch))
+    return torch.randperm(count, generator=generator)
+
+
+def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
+    """The context of a forward pass. "auto": bfloat16 on a GPU that has it, else float32."""
+    kind = torch.device(device).type
+    if precision == "auto":
+        precision = "bfloat16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def train_step(
+    job: TrainingJob,
+    model: MultiTaskModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    class_weights: Tensor | None,
+) -> Tensor:
+    """One step down the weighted sum of the tasks' batch-mean losses; returns those losses (T,) before the step."""
+    with autocast(job.precision, batch.images.device):
+        outputs = model(batch.images)
+    pixels: Pixels = "all" if job.loss_pixels == "all" else "valid"
+    losses = per_sample_losses(outputs, batch, job.tasks, pixels=pixels, class_weights=class_weights).mean(dim=0)
+    total = sum(weight * loss for weight, loss in zip(job.weights, losses, strict=True))
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    optimizer.step()
+    return losses.detach()
+
+
+def _check_job(job: TrainingJob, snapshots: dict[int, Path]) -> None:
+    expected = {
+        "optimizer": ("adam", "sgd"),
+        "precision": ("auto", "float32", "bfloat16"),
+        "loss_pixels": ("all", "valid"),
+        "class_weights": ("uniform", "prior"),
+    }
+    for key, choices in expected.items():
+        if getattr(job, key) not in choices:
+            raise ConfigError(f"model {job.id}: {key} '{getattr(job, key)}' is unknown; choose {' or '.join(choices)}")
+    if len(job.weights) != len(job.tasks):
+        raise ConfigError(f"model {job.id}: {len(job.weights)} loss weights for tasks '{job.tasks}'; give one per task")
+    if job.batch_size < 1:
+        raise ConfigError(f"model {job.id}: batch_size {job.batch_size}; expected at least 1")
+    if not all(1 <= epoch <= job.epochs for epoch in snapshots):
+        raise ConfigError(
+            f"model {job.id}: snapshots after {sorted(snapshots)} epochs; it trains for {job.epochs} only"
+        )
+
+
+def _check_batch_norm(job: TrainingJob, model: MultiTaskModel, batches: Batches) -> None:
+    height, width = (size // model.stride for size in batches.size)
+    if min(job.batch_size, batches.count) * height * width == 1:
+        raise ConfigError(
+            f"model {job.id}: one image of {batches.size[0]}x{batches.size[1]} per batch leaves batch norm nothing to "
+            f"average; raise batch_size, or use larger images"
+        )
+
+
+def _data_identity(data: Path) -> dict[str, Any]:
+    """What tells one data file from another without reading all of it: its size and what it was made from."""
+    with SplitFile(data) as split:
+        found = {key: getattr(split, key) for key in ("dataset", "split", "settings", "code", "count", "size")}
+    return {**found, "bytes": data.stat().st_size}
+
+
+def _check_losses(job: TrainingJob, progress: Progress) -> None:
+    """DivergedError that names task, epoch and step of the first loss of this epoch that is not finite."""
+    losses = progress.losses[: progress.step].cpu()
+    broken = torch.nonzero(~torch.isfinite(losses))
+    if len(broken):
+        step, task = broken[0].tolist()
+        raise DivergedError(
+            f"model {job.id}: the loss of task {job.tasks[task]} became {losses[step, task]} in epoch "
+            f"{progress.epoch + 1}, step {step + 1}; lower its learning rate ({learning_rate(job, progress.epoch):g})"
+        )
+
+
+def _check_weights(job: TrainingJob, model: MultiTaskModel, epoch: int) -> None:
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            part = name.split(".")
+            whose = f"task {part[1]}" if part[0] == "decoders" else f"all tasks ({job.tasks})"
+            raise DivergedError(
+                f"model {job.id}: weights of {whose} are not finite after the last step of epoch {epoch}; "
+                f"lower its learning rate ({job.learning_rate:g})"
+            )
+
+
+def _save(
+    path: Path, job: TrainingJob, model: MultiTaskModel, epoch: int, class_weights: Tensor | None, code: str
+) -> None:
+    _check_weights(job, model, epoch)
+    # Evaluation takes the loss with the class weights of training; it does not see the training split.
+    weights = json.dumps(None if class_weights is None else class_weights.tolist())
+    save_model(path, model, to_dict(job), {"epoch": str(epoch), "code": code, "class_weights": weights})
+
+
+def _history_csv(job: TrainingJob, progress: Progress) -> str:
+    lines = [",".join(["epoch", "learning_rate", *(f"loss_{letter}" for letter in job.tasks)])]
+    for epoch, *numbers in progress.history:
+        lines.append(",".join([f"{epoch:.0f}", *(f"{number:.9g}" for number in numbers)]))
+    return "\n".join(lines) + "\n"
+
+
+class _Reporter:
+    """Tells how far a run is: a bar on a terminal, else one plain line per epoch in the log."""
+
+    def __init__(self, job: TrainingJob, progress: Progress) -> None:
+        self._job, steps = job, len(progress.losses)
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            done = progress.epoch * steps + progress.step
+            self._bar = tqdm(total=job.epochs * steps, initial=done, desc=job.id, unit="step", dynamic_ncols=True)
+        self._images, self._since = 0, time.monotonic()
+
+    def __enter__(self) -> _Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def step_done(self, images: int) -> None:
+        self._images += images
+        if self._bar is not None:
+            self._bar.update()
+
+    def epoch_done(self, epoch: int, means: list[float]) -> None:
+        speed = self._images / (time.monotonic() - self._since)
+        self._images, self._since = 0, time.monotonic()
+        losses = ", ".join(f"loss {letter} {mean:.4g}" for letter, mean in zip(self._job.tasks, means, strict=True))
+        text = f"epoch {epoch} of {self._job.epochs}: {losses}, {speed:.0f} images/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            log.info("%s: %s", self._job.id, text)

@@ -1,0 +1,34 @@
+"""What the Snakefile asks of the package: the package on the path of its jobs, the study, mistakes as an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstrong.config import Config
+from headstrong.configfiles import parse, read
+from headstrong.errors import ConfigError
+from headstrong.provenance import PACKAGE
+from headstrong.study import Plan
+
+
+def prepare_jobs() -> None:
+    """Let every job of the workflow import this very package, also in a conda environment of its own."""
+    rest = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *([rest] if rest else [])])
+
+
+def load_study(merged: Mapping[str, Any], files: Sequence[str | Path]) -> tuple[Config, Plan]:
+    """Configuration and plan of the configuration that Snakemake merged from `files`.
+
+    A mistake is one line on the error stream and exit code 2, before any job starts.
+    """
+    try:
+        config = parse(merged, [(Path(file), read(Path(file))) for file in files])
+        return config, Plan(config)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.code) from None

@@ -1,0 +1,96 @@
+"""A copy of the repository that a test may run, edit and kill, with a study that takes a minute."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from headstrong.provenance import ROOT
+
+PARTS = (
+    "Snakefile",
+    "config.yaml",
+    "config.schema.json",
+    "rules",
+    "scripts",
+    "src",
+    "studies",
+    "profiles",
+    "envs",
+    "docs",
+)
+
+# Two tasks, three runs, six models: every stage of the pipeline on almost no data.
+MICRO = """
+study: {name: micro}
+data: {size: [32, 32], train: 16, test: 4, antialias: 1}
+tasks: sd
+plan:
+  encoders: null
+  single-encoders: null
+  five: null
+chains: [sd]
+model: {width: 0.0625}
+training: {epochs: 3, batch_size: 8}
+attacks:
+  pgd: {steps: [2]}
+analysis: {steps: 2, bootstrap: 50}
+figures: {dpi: 50}
+"""
+
+
+def make(folder: Path) -> Path:
+    """Copy what a clone holds into `folder`; returns it."""
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy2(source, folder / part)
+    (folder / "studies" / "micro.yaml").write_text(MICRO)
+    return folder
+
+
+def command(*arguments: str, study: str = "micro") -> list[str]:
+    """The command line of a Snakemake run of the micro study."""
+    overlays = [f"studies/{name}.yaml" for name in study.split()]
+    return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", *overlays, *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a user who has the virtual environment active."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PATH": path}
+
+
+def snakemake(folder: Path, *arguments: str, study: str = "micro") -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a checkout and return what it said."""
+    line = command(*arguments, study=study)
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, env=environment(), stdin=subprocess.DEVNULL)
+
+
+def run(folder: Path, *arguments: str, study: str = "micro") -> None:
+    """Run Snakemake to the end; on failure show the logs of the failed jobs."""
+    result = snakemake(folder, *arguments, study=study)
+    if result.returncode:
+        logs = "\n".join(f"== {log}\n{log.read_text()[-2000:]}" for log in folder.glob("results/*/logs/**/*.log"))
+        raise AssertionError(f"{result.stdout[-3000:]}\n{result.stderr[-6000:]}\n{logs}")
+
+
+def dry_run(folder: Path, *arguments: str, study: str = "micro") -> dict[str, list[str]]:
+    """What Snakemake would run: wildcards of every job, by rule. Empty when there is nothing to do."""
+    result = snakemake(folder, "--dry-run", *arguments, study=study)
+    text = result.stdout + result.stderr
+    assert result.returncode == 0, text[-3000:]
+    jobs: dict[str, list[str]] = {}
+    for block in re.split(r"\n(?=(?:local)?rule \w+:|checkpoint \w+:)", text):
+        found = re.match(r"(?:local)?rule (\w+):", block)
+        if found:
+            wildcards = re.search(r"^\s+wildcards: (.*)$", block, flags=re.MULTILINE)
+            jobs.setdefault(found[1], []).append(wildcards[1] if wildcards else "")
+    return jobs

@@ -1,0 +1,44 @@
+"""The lock files and the conda files ask for the same versions, on every platform."""
+
+import re
+
+import pytest
+import yaml
+
+from headstrong.provenance import ROOT
+
+ENVS = ROOT / "envs"
+CONDA_NAMES = {"pytorch": "torch"}
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for line in (ENVS / name).read_text().splitlines():
+        match = re.match(r"^([a-z0-9-]+)==([^ ;]+)", line)
+        if match:
+            found.setdefault(match[1], set()).add(match[2])
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in ENVS.glob("*.yaml")))
+def test_conda_files_equal_the_lock_file(file):
+    versions = locked("requirements.lock")
+    for entry in yaml.safe_load((ENVS / file).read_text())["dependencies"]:
+        name, _, version = entry.partition(" =")
+        if name != "python":
+            assert versions[CONDA_NAMES.get(name, name)] == {version}, entry
+
+
+def test_both_locks_agree():
+    development = locked("requirements-dev.lock")
+    for name, versions in locked("requirements.lock").items():
+        assert versions <= development[name], name
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_every_requirement_has_hashes_and_no_index(name):
+    text = (ENVS / name).read_text()
+    requirements = re.findall(r"^[a-z0-9-]+==.*?(?=^[a-z0-9-]+==|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(requirements) > 50
+    assert all("--hash=sha256:" in requirement for requirement in requirements)
+    assert "http" not in text

@@ -1,0 +1,214 @@
+"""Labels derived from depth and colour, against analytic truth, rooms' exact labels and real photographs."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from headstrong.data import labels, rooms
+from headstrong.data.cameras import Intrinsics
+from headstrong.data.primitives import Solids, cylinder, nearest_hit, sphere, surface, to_local, torus
+
+SIZE = (96, 128)
+CAMERA = Intrinsics.from_view(SIZE, 60.0)
+
+
+def plane_depth(normal, offset, size=SIZE, camera=CAMERA):
+    """z depth of the plane normal . P = -offset: from normal . (z ray) = -offset."""
+    ray = labels.rays(size, camera)
+    return -offset / np.tensordot(np.asarray(normal), ray, axes=1)
+
+
+def solid_depth(solid):
+    """z depth of one solid seen from the origin along z, 0 beside it, and its exact principal curvatures."""
+    solids = Solids.stack([solid])
+    ray = labels.rays(SIZE, CAMERA).reshape(3, -1).T
+    t, index = nearest_hit(solids, np.zeros(3), ray)
+    hit = np.isfinite(t)
+    exact = np.zeros((2, len(t)))
+    local = to_local(solids, index[hit], t[hit, None] * ray[hit] - solids.centre[0])
+    exact[:, hit] = surface(solids, index[hit], local).curvature
+    return np.where(hit, t, 0).reshape(SIZE), exact.reshape(2, *SIZE)
+
+
+def degrees(one, other):
+    return np.degrees(np.arccos(np.clip((one * other).sum(axis=0), -1, 1)))
+
+
+def away_from_edges(raw, pixels=2):
+    """True where no true edge, in normal or in depth, is within `pixels`."""
+    edge = raw["E"] > 0.002
+    for axis in (0, 1):
+        turn = np.abs(np.diff(raw["n"], axis=axis + 1)).max(axis=0) > 0.35
+        edge |= np.insert(turn, 0, False, axis=axis) | np.insert(turn, turn.shape[axis], False, axis=axis)
+    return ~binary_dilation(edge, iterations=pixels)
+
+
+def test_pixel_centres_and_scaling():
+    camera = Intrinsics(100.0, 90.0, 64.0, 48.0)
+    assert labels.rays((96, 128), camera)[:, 48, 64] == pytest.approx([0.005, 0.5 / 90, 1.0])
+    # A pixel of the half-size image looks through the common corner of the four pixels it replaces.
+    fine, coarse = labels.rays((96, 128), camera), labels.rays((48, 64), camera.for_size((96, 128), (48, 64)))
+    np.testing.assert_allclose(coarse, fine.reshape(3, 48, 2, 64, 2).mean(axis=(2, 4)), atol=1e-12)
+
+
+def test_euclidean_is_the_length_of_the_point():
+    depth = np.random.default_rng(0).uniform(0.5, 9, SIZE)
+    np.testing.assert_allclose(labels.euclidean(depth, CAMERA), np.linalg.norm(labels.points(depth, CAMERA), axis=0))
+
+
+@pytest.mark.parametrize("normal", [(0, 0, -1), (0, -1, -0.2), (0.8, 0.1, -0.6), (-0.3, 0.9, -0.5)])
+def test_plane_gives_its_normal_no_curvature_no_edge(normal):
+    normal = np.array(normal) / np.linalg.norm(normal)
+    depth = plane_depth(normal, 1.5)
+    depth = np.where((depth > 0) & (depth < 60), depth, 0)
+    n = labels.normals(depth, CAMERA)
+    seen = depth > 0
+    assert seen.sum() > 2000
+    assert degrees(n, normal[:, None, None])[seen].max() < 1e-3
+    assert np.abs(labels.curvatures(depth, n, CAMERA)).max() < 1e-4
+    assert labels.occlusion_edges(depth, CAMERA).max() < 1e-5
+    assert labels.keypoints_3d(depth, CAMERA, n).max() < 1e-3
+    facing = labels.reshading(n, CAMERA)[seen]
+    np.testing.assert_allclose(facing, 1.5 / labels.euclidean(depth, CAMERA)[seen], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "solid",
+    [sphere((0, 0, 3), 1.0), cylinder((0.2, 0, 3), 0.7, 5.0, tilt=np.pi / 2), torus((0, 0, 3), 1.0, 0.4, tilt=0.6)],
+    ids=["sphere", "cylinder", "torus"],
+)
+def test_curvature_of_solids(solid):
+    depth, exact = solid_depth(solid)
+    n = labels.normals(depth, CAMERA)
+    k = labels.curvatures(depth, n, CAMERA)
+    middle = binary_erosion(depth > 0, iterations=4) & (labels.reshading(n, CAMERA) > 0.4)
+    assert middle.sum() > 500
+    assert np.median(np.abs(k - exact)[:, middle]) < 0.05
+    assert (k[0] >= k[1]).all()
+
+
+def test_hollow_surface_has_negative_curvature():
+    ray = labels.rays(SIZE, CAMERA)
+    # Inside of a ball of radius 2 around the camera: every line of sight meets it at distance 2.
+    depth = 2 / np.linalg.norm(ray, axis=0)
+    k = labels.curvatures(depth, labels.normals(depth, CAMERA), CAMERA)
+    np.testing.assert_allclose(k[:, 4:-4, 4:-4], -0.5, atol=0.02)
+
+
+def test_two_walls_make_a_crease_not_an_occlusion():
+    depth = np.minimum(plane_depth((0.7, 0, -0.7), 2.0), plane_depth((-0.7, 0, -0.7), 2.0))
+    assert labels.occlusion_edges(depth, CAMERA).max() == 0
+    assert labels.keypoints_3d(depth, CAMERA).max() < 0.02
+    three = np.minimum(depth, np.where((floor := plane_depth((0, -1, -0.1), 0.9)) > 0, floor, np.inf))
+    corner = labels.keypoints_3d(three, CAMERA)
+    assert corner.max() > 0.6
+
+
+def test_occlusion_strength_grows_with_the_gap():
+    peaks = []
+    for gap in (0.0, 0.02, 0.1, 0.6):
+        depth = np.full(SIZE, 2.0 + gap)
+        depth[30:60, 40:90] = 2.0
+        strength = labels.occlusion_edges(depth, CAMERA)
+        peaks.append(strength.max())
+        assert strength[0, 0] == 0
+        assert strength[45, 65] == 0
+    assert peaks[0] == 0
+    assert peaks[1] < 0.00625 < peaks[3]
+    assert peaks[2] == pytest.approx(0.1 / 2.1 / labels.CLEAR_JUMP * 0.00625, rel=0.01)
+    assert peaks[3] <= 4 * 0.00625
+
+
+def test_holes_stay_holes_and_do_not_disturb_the_rest():
+    depth = plane_depth((0.3, -0.4, -0.8), 2.0)
+    holes = np.random.default_rng(1).random(SIZE) < 0.2
+    holes[20:40, 50:80] = True
+    n = labels.normals(np.where(holes, 0, depth), CAMERA)
+    truth = (np.array([0.3, -0.4, -0.8]) / np.linalg.norm([0.3, -0.4, -0.8]))[:, None, None]
+    error = degrees(n, truth)[~holes]
+    assert np.quantile(error, 0.999) < 1e-3
+    assert (n[:, holes] == np.array([[0], [0], [-1]])).all()
+    raw = labels.derive({"rgb": np.zeros((3, *SIZE), np.uint8), "d": np.where(holes, 0, depth)}, CAMERA)
+    for letter in "dDpKr":
+        assert (raw[letter][..., holes] == 0).all(), letter
+    assert raw["E"][~holes].max() < 1e-4
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(64, 0.5), (128, 0.5)])
+def test_normals_of_rooms(size, allowed):
+    errors = []
+    for seed in range(4):
+        raw = rooms.render(seed, (size, size))
+        n = labels.normals(raw["d"], raw["intrinsics"])
+        np.testing.assert_allclose(np.linalg.norm(n, axis=0), 1, atol=1e-9)
+        assert (n * labels.rays((size, size), raw["intrinsics"])).sum(axis=0).max() <= 1e-9
+        errors.append(degrees(n, raw["n"])[away_from_edges(raw)])
+    assert np.median(np.concatenate(errors)) < allowed
+    assert np.quantile(np.concatenate(errors), 0.95) < 3
+
+
+def test_normals_of_rooms_with_the_depth_steps_of_a_kinect():
+    errors = []
+    for seed in range(3):
+        raw = rooms.render(seed, (192, 256))
+        stepped = np.round(raw["d"] / 0.039) * 0.039
+        noise = labels.depth_noise(stepped, raw["intrinsics"])
+        assert noise == pytest.approx(0.039 / np.sqrt(12), rel=0.02)
+        n = labels.normals(stepped, raw["intrinsics"], noise)
+        errors.append(degrees(n, raw["n"])[away_from_edges(raw)])
+        assert labels.depth_noise(raw["d"], raw["intrinsics"]) == 0
+    assert np.median(np.concatenate(errors)) < 3
+
+
+def test_texture_edges_and_keypoints_of_known_pictures():
+    step = np.zeros((3, 64, 64), np.uint8)
+    step[:, :, 32:] = 51  # a fifth of the range: the central difference is a tenth
+    edges = labels.texture_edges(step)
+    assert edges[10, 31] == pytest.approx(0.1)
+    assert edges[10, 32] == pytest.approx(0.1)
+    assert edges[:, :30].max() == 0
+    assert labels.keypoints_2d(step).max() < 1e-5  # a straight edge is no corner
+    blob = np.exp(-((np.arange(64) - 32) ** 2) / 2)
+    picture = np.broadcast_to(np.round(255 * np.outer(blob, blob)), (3, 64, 64)).astype(np.uint8)
+    response = labels.keypoints_2d(picture)
+    # Smoothing a Gaussian of variance 1 by another: second derivatives at the top are -1/2 * 1/2.
+    assert response[32, 32] == pytest.approx(1 / 16, rel=0.02)
+    assert np.unravel_index(response.argmax(), response.shape) == (32, 32)
+    assert response.min() >= 0
+
+
+def test_derive_keeps_what_is_there_and_changes_no_argument():
+    raw = rooms.render(3, (48, 64))
+    given = {"rgb": raw["rgb"], "d": raw["d"], "n": raw["n"]}
+    made = labels.derive(given, raw["intrinsics"], noise=0.0)
+    assert set(given) == {"rgb", "d", "n"}
+    assert made["n"] is raw["n"]
+    np.testing.assert_allclose(made["D"], raw["D"], rtol=1e-6)
+    np.testing.assert_allclose(made["r"], raw["r"], atol=1e-5)
+    for letter in "KEek":
+        np.testing.assert_array_equal(made[letter], raw[letter])
+        assert made[letter].dtype == np.float32
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("HEADSTRONG_REAL_DATA" not in os.environ, reason="HEADSTRONG_REAL_DATA is not set")
+@pytest.mark.parametrize("name", ["0150", "0900", "1300"])
+def test_floors_of_real_rooms_look_up(name):
+    from PIL import Image
+
+    root = Path(os.environ["HEADSTRONG_REAL_DATA"]) / "nyuv2"
+    depth = np.asarray(Image.open(root / "depth" / f"{name}.png")) / 1000
+    classes = np.asarray(Image.open(root / "label40" / f"{name}.png"))
+    camera = Intrinsics(518.86, 519.47, 325.08, 253.24).scaled(0.4)
+    assert labels.quantum(depth) == pytest.approx(0.039, abs=1e-3)
+    n = labels.normals(depth, camera, labels.depth_noise(depth, camera))
+    np.testing.assert_allclose(np.linalg.norm(n, axis=0), 1, atol=1e-9)
+    floor, wall = classes == 2, classes == 1
+    up = np.median(n[:, floor], axis=1)
+    up /= np.linalg.norm(up)
+    assert up[1] < -0.9  # y points down
+    assert np.median(degrees(n[:, floor], up[:, None])) < 15
+    assert abs(np.median(up @ n[:, wall])) < 0.2  # walls stand on the floor

@@ -1,0 +1,129 @@
+"""What runs again after a change, and what does not: one finished study, and dry runs on it."""
+
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import checkout
+
+TRAINING = {"train_model", "train_model_with_checkpoints"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = checkout.make(tmp_path_factory.mktemp("finished") / "headstrong")
+    checkout.run(folder)
+    assert (folder / "results" / "micro" / "report.html").is_file()
+    return folder
+
+
+@pytest.fixture
+def study(finished, tmp_path) -> Path:
+    """A copy of the finished study, times of files and Snakemake's records kept."""
+    folder = tmp_path / "headstrong"
+    subprocess.run(["cp", "-a", str(finished), str(folder)], check=True)
+    return folder
+
+
+def change(folder: Path, **sections) -> None:
+    file = folder / "studies" / "micro.yaml"
+    content = yaml.safe_load(file.read_text())
+    for section, values in sections.items():
+        content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
+    file.write_text(yaml.safe_dump(content))
+
+
+def edit(file: Path) -> None:
+    with file.open("a") as handle:
+        handle.write("\n_EDITED = True\n")
+
+
+def test_nothing_changed_nothing_to_do(study):
+    assert checkout.dry_run(study) == {}
+
+
+def test_another_epsilon_attacks_again_and_trains_nothing(study):
+    change(
+        study,
+        attacks={"pgd": {"steps": [2], "epsilon": [0.01]}},
+        analysis={"steps": 2, "bootstrap": 50, "epsilon": 0.01},
+    )
+    jobs = checkout.dry_run(study)
+    assert not TRAINING & set(jobs)
+    assert "build_data" not in jobs
+    assert len(jobs["evaluate_model"]) == 6
+    assert {"collect_vulnerability", "make_tables", "make_report"} <= set(jobs)
+
+
+def test_figure_settings_redraw_figures_and_nothing_else(study):
+    change(study, figures={"dpi": 60})
+    assert set(checkout.dry_run(study)) == {"draw_figures", "make_report", "all"}
+
+
+def test_one_more_task_adds_only_its_models(study):
+    change(study, tasks="sdE")
+    jobs = checkout.dry_run(study)
+    trained = [wildcards for rule in TRAINING & set(jobs) for wildcards in jobs[rule]]
+    assert sorted(trained) == [
+        "run=combinations-resnet18-d_E",
+        "run=combinations-resnet18-s_E",
+        "run=single-resnet18-_E",
+    ]
+    assert len(jobs["evaluate_model"]) == 6
+    assert all("_E" in wildcards for wildcards in jobs["evaluate_model"])
+    assert "build_data" not in jobs
+
+
+@pytest.mark.parametrize("file", ["figures/style.py", "analysis/vulnerability.py", "analysis/surrogates.py"])
+def test_an_edit_in_figures_or_analysis_trains_and_attacks_nothing(study, file):
+    edit(study / "src" / "headstrong" / file)
+    jobs = set(checkout.dry_run(study))
+    assert jobs
+    assert not (TRAINING | {"evaluate_model", "build_data"}) & jobs
+
+
+def test_an_edit_in_the_trainer_trains_again(study):
+    edit(study / "src" / "headstrong" / "training.py")
+    jobs = checkout.dry_run(study)
+    assert sum(len(jobs.get(rule, [])) for rule in TRAINING) == 3
+    assert "build_data" not in jobs
+
+
+def test_an_edited_docstring_runs_nothing(study):
+    file = study / "src" / "headstrong" / "training.py"
+    text = file.read_text()
+    assert text.startswith('"""')
+    file.write_text(text.replace('"""', '"""In other words: ', 1))
+    assert checkout.dry_run(study) == {}
+
+
+def test_restored_results_beside_a_fresh_clone_run_nothing(study, tmp_path):
+    archive = tmp_path / "results.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(study / "results", "results")
+    shutil.rmtree(study / "results")
+    clone = checkout.make(tmp_path / "clone")
+    with tarfile.open(archive) as tar:
+        tar.extractall(clone, filter="data")
+    assert not (clone / ".snakemake").exists()
+    assert checkout.dry_run(clone) == {}
+
+
+def test_a_mistake_in_the_config_stops_before_any_job_with_one_line(study):
+    change(study, training={"epochs": 0, "batch_size": 8})
+    result = checkout.snakemake(study)
+    assert result.returncode == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "studies/micro.yaml: training.epochs" in errors[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_snakemakes_own_report_is_made(study):
+    result = checkout.snakemake(study, "--report", "report.zip")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (study / "report.zip").stat().st_size > 0

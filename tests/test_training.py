@@ -1,0 +1,399 @@
+"""Training: it learns, it adds up what it says, the same bits always, also after a kill; and how it fails."""
+
+import csv
+import dataclasses
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headstrong import training
+from headstrong.data.batches import Batches
+from headstrong.data.cache import write_split
+from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
+from headstrong.jobs import TrainingJob, to_dict
+from headstrong.losses import per_sample_losses, prior_class_weights
+from headstrong.models import load_metadata, load_model
+from headstrong.models.store import read_tensors
+
+ROOT = Path(__file__).parent.parent
+CLASSES = ["unlabelled", "left", "right", "ball"]
+JOB = TrainingJob(
+    id="pair", encoder="resnet18", width=0.125, tasks="sd", weights=(0.5, 0.5), epochs=2, snapshots=(), batch_size=4,
+    shuffle=True, optimizer="adam", learning_rate=1e-3, momentum=0.9, weight_decay=0.0, milestones=(), decay=0.1,
+    precision="float32", loss_pixels="all", class_weights="uniform", seed=7,
+)  # fmt: skip
+
+
+def raw_samples(count, side=32):
+    """Images with something to learn: a slope to the left or right, and a ball somewhere; some pixels unlabelled."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side] / side
+    for number in range(count):
+        cx, cy, flip = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8), number % 2
+        ball = (x - cx) ** 2 + (y - cy) ** 2 < 0.04
+        depth = np.where(ball, 1.0, 2 + 3 * (x if flip else 1 - x)).astype(np.float32)
+        depth[:2] = 0  # a hole
+        labels = np.where(ball, 3, 1 + flip).astype(np.uint8)
+        labels[-2:] = 0
+        grey = np.clip(depth / 5, 0, 1)
+        response = rng.uniform(0, 0.005, (side, side)).astype(np.float32)
+        normal = np.stack([np.zeros_like(depth), np.zeros_like(depth), -np.ones_like(depth)])
+        yield f"{number:03d}", {
+            "rgb": (255 * np.stack([grey, ball, 1 - grey])).astype(np.uint8), "s": labels, "d": depth, "D": depth,
+            "n": normal, "p": np.zeros((2, side, side), np.float32),
+            **dict.fromkeys("kKeEr", response),
+        }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data") / "train.h5", 10)
+
+
+def write_data(path, count):
+    write_split(
+        path, raw_samples(count), count=count, size=(32, 32), dataset="slopes", split="train", classes=CLASSES,
+        settings={"count": count}, code="test",
+    )  # fmt: skip
+    return path
+
+
+def job_with(**changes):
+    return dataclasses.replace(JOB, **changes)
+
+
+def run(folder, job, data, snapshots=(), minutes=1e9, threads=1):
+    """Train into a folder; returns the path of the weights."""
+    paths = {epoch: folder / f"epoch-{epoch}.safetensors" for epoch in snapshots}
+    training.train(
+        job, data, folder / "weights.safetensors", snapshots=paths, history=folder / "history.csv",
+        work=folder / "work", device="cpu", threads=threads, checkpoint_minutes=minutes,
+    )  # fmt: skip
+    return folder / "weights.safetensors"
+
+
+def history_of(folder):
+    with (folder / "history.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def weights_of(path):
+    return load_model(path).state_dict()
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_tiny_network_learns_its_few_images_by_heart(tmp_path, data, optimizer):
+    job = job_with(epochs=40, batch_size=8, optimizer=optimizer, learning_rate=5e-3, loss_pixels="valid", tasks="sdn",
+                   weights=(1.0, 1.0, 1.0))  # fmt: skip
+    run(tmp_path, job, data)
+    rows = history_of(tmp_path)
+    for letter in job.tasks:
+        assert rows[-1][f"loss_{letter}"] < rows[0][f"loss_{letter}"] / 2
+
+
+def test_the_gradient_of_a_step_is_that_of_the_weighted_sum_of_the_mean_losses(data):
+    job = job_with(weights=(1.0, 0.01), optimizer="sgd", learning_rate=0.5, momentum=0.0, class_weights="prior")
+    batch = Batches(data, job.tasks, "cpu").get([0, 3, 4, 7])
+    class_weights = training.class_weights_for(job, data, "cpu")
+    taught, by_hand = (training.model_for(job, len(CLASSES)) for _ in range(2))
+    losses = training.train_step(job, taught, training.optimizer_for(job, taught), batch, class_weights)
+    apart = per_sample_losses(by_hand(batch.images), batch, "sd", pixels="all", class_weights=class_weights)
+    total = sum(1.0 * apart[row, 0] + 0.01 * apart[row, 1] for row in range(4)) / 4
+    total.backward()
+    torch.testing.assert_close(losses, apart.mean(dim=0).detach())
+    before = training.model_for(job, len(CLASSES)).state_dict()
+    for name, parameter in by_hand.named_parameters():
+        expected = before[name] - 0.5 * parameter.grad
+        torch.testing.assert_close(taught.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_uniform_weights_of_a_pair_halve_each_task(data):
+    batch = Batches(data, "sd", "cpu").get(range(4))
+    gradients = []
+    for weights in ((0.5, 0.5), (1.0, 0.0), (0.0, 1.0)):
+        job = job_with(weights=weights)
+        model = training.model_for(job, len(CLASSES))
+        training.train_step(job, model, torch.optim.SGD(model.parameters(), lr=0.0), batch, None)
+        gradients.append([parameter.grad for parameter in model.encoder.parameters()])
+    for both, first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(both, (first + second) / 2, rtol=1e-3, atol=1e-4 * float(both.abs().max()))
+
+
+def test_class_weights_follow_the_training_split(data):
+    job = job_with(class_weights="prior")
+    labels = np.concatenate([raw["s"].ravel() for _, raw in raw_samples(10)])
+    shares = np.array([0, *((labels == number).sum() / (labels > 0).sum() for number in (1, 2, 3))])
+    torch.testing.assert_close(training.class_weights_for(job, data, "cpu"), prior_class_weights(shares))
+    assert training.class_weights_for(job_with(class_weights="uniform"), data, "cpu") is None
+    assert training.class_weights_for(job_with(class_weights="prior", tasks="dn"), data, "cpu") is None
+
+
+def test_the_learning_rate_drops_after_each_milestone():
+    job = job_with(learning_rate=1e-3, milestones=(120, 140), decay=0.1)
+    rates = [training.learning_rate(job, epoch) for epoch in (0, 119, 120, 139, 140, 149)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+def test_the_history_tells_epochs_rates_and_mean_losses(tmp_path, data):
+    job = job_with(epochs=3, milestones=(2,), learning_rate=0.0, shuffle=False)
+    run(tmp_path, job, data)
+    rows = history_of(tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert list(rows[0]) == ["epoch", "learning_rate", "loss_s", "loss_d"]
+    # At learning rate 0 in training mode, every epoch sees the untrained network
+    model, batches = training.model_for(job, len(CLASSES)).train(), Batches(data, "sd", "cpu")
+    losses = []
+    for first in (0, 4):  # the incomplete third batch is dropped
+        batch = batches.get(range(first, first + 4))
+        losses.append(per_sample_losses(model(batch.images), batch, "sd", pixels="all", class_weights=None))
+    expected = torch.cat(losses).mean(dim=0).tolist()
+    for row in rows:
+        assert [row["loss_s"], row["loss_d"]] == pytest.approx(expected, rel=1e-4)
+
+
+def test_orders_are_permutations_that_depend_on_seed_and_epoch():
+    def order(epoch=0, **changes):
+        return training.epoch_order(job_with(**changes), epoch, 50).tolist()
+
+    assert sorted(order()) == list(range(50)) == order(shuffle=False)
+    assert order() == order() != order(shuffle=False)
+    assert order(seed=8) != order() != order(epoch=1)
+
+
+def test_a_split_smaller_than_a_batch_is_one_batch(tmp_path, data):
+    whole = run(tmp_path / "a", job_with(batch_size=10, shuffle=False), data)
+    larger = run(tmp_path / "b", job_with(batch_size=64, shuffle=False), data)
+    assert same(weights_of(whole), weights_of(larger))
+
+
+def test_equal_runs_give_equal_files(tmp_path, data):
+    files = []
+    for name in ("a", "b"):
+        torch.rand(3)  # what happened before must not matter
+        run(tmp_path / name, job_with(class_weights="prior"), data, snapshots=(1,))
+        files.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert sorted(files[0]) == ["epoch-1.safetensors", "history.csv", "weights.safetensors"]
+    assert files[0] == files[1]
+    other = run(tmp_path / "c", job_with(class_weights="prior", seed=8), data)
+    assert not same(weights_of(other), weights_of(tmp_path / "a" / "weights.safetensors"))
+
+
+def test_a_snapshot_is_the_model_of_a_shorter_run(tmp_path, data):
+    run(tmp_path / "long", job_with(epochs=4, milestones=(2,)), data, snapshots=(1, 2, 4))
+    run(tmp_path / "short", job_with(epochs=2), data)
+    short, long = tmp_path / "short" / "weights.safetensors", tmp_path / "long"
+    assert same(weights_of(long / "epoch-2.safetensors"), weights_of(short))
+    assert same(weights_of(long / "epoch-4.safetensors"), weights_of(long / "weights.safetensors"))
+    assert not same(weights_of(long / "epoch-1.safetensors"), weights_of(short))
+    assert load_metadata(long / "epoch-2.safetensors")["epoch"] == "2"
+    assert history_of(long)[:2] == history_of(tmp_path / "short")
+
+
+def test_the_weights_file_says_what_it_is(tmp_path, data):
+    path = run(tmp_path, JOB, data)
+    found = load_metadata(path)
+    assert found["job"] == json.loads(json.dumps(to_dict(JOB)))
+    assert (found["encoder"], found["tasks"], found["classes"], found["epoch"]) == ("resnet18", "sd", 4, "2")
+    assert not (tmp_path / "work").exists()
+
+
+# Resume: the program is really killed, at a step of an epoch that is not its first
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from headstrong.jobs import training_job_from_dict
+from headstrong.training import train
+folder, data, job = Path(sys.argv[1]), Path(sys.argv[2]), training_job_from_dict(json.loads(sys.argv[3]))
+train(job, data, folder / "weights.safetensors", snapshots={2: folder / "epoch-2.safetensors"},
+      history=folder / "history.csv", work=folder / "work", device="cpu", threads=1, checkpoint_minutes=0)
+"""
+
+
+def kill_after(folder, data, job, epoch, step):
+    """Start a training in another process and kill it once its checkpoint is that far; returns where it was."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", CHILD, str(folder), str(data), json.dumps(to_dict(job))]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
+        place = (0, 0)
+        try:
+            while place < (epoch, step):
+                assert child.poll() is None, "the training ended before it could be killed"
+                if (folder / "work" / "last.ckpt").exists():
+                    description = read_tensors(folder / "work" / "last.ckpt")[1]
+                    place = (description["epoch"], description["step"])
+        finally:
+            child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    return place
+
+
+def test_killed_and_resumed_gives_the_bits_of_an_undisturbed_run(tmp_path, data, caplog):
+    job = job_with(epochs=8, batch_size=2, milestones=(3,), snapshots=(2,))
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    run(whole, job, data, snapshots=(2,))
+    kill_after(killed, data, job, 2, 2)
+    assert not [path for path in killed.iterdir() if path.is_file()], "outputs appear at the end only"
+    with caplog.at_level(logging.INFO):
+        run(killed, job, data, snapshots=(2,))
+    assert "goes on after" in caplog.text
+    for name in ("weights.safetensors", "epoch-2.safetensors", "history.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not (killed / "work").exists()
+
+
+class Stop(BaseException):
+    """Ends a training from within, leaving its checkpoint as a kill would."""
+
+
+def interrupted(folder, data, job, monkeypatch, step=3, snapshots=()):
+    """Train with a checkpoint after every step, and stop at a step."""
+    done = training.train_step
+    count = iter(range(step))
+
+    def counted(*arguments):
+        if next(count, None) is None:
+            raise Stop
+        return done(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_step", counted)
+        with pytest.raises(Stop):
+            run(folder, job, data, minutes=0, snapshots=snapshots)
+    assert (folder / "work" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"encoder": "xception"}, {"precision": "bfloat16"}])
+def test_stopped_at_several_steps_gives_the_bits_of_an_undisturbed_run(tmp_path, data, monkeypatch, caplog, changes):
+    job = job_with(epochs=3, milestones=(1,), **changes)
+    run(tmp_path / "whole", job, data)
+    for _ in range(4):  # one more step each time, over the end of an epoch
+        interrupted(tmp_path / "stopped", data, job, monkeypatch, step=1)
+    with caplog.at_level(logging.INFO):
+        run(tmp_path / "stopped", job, data)
+    assert "goes on after 1 epochs and 2 of 2 steps" in caplog.text
+    for name in ("weights.safetensors", "history.csv"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def other_seed(folder, data):
+    return job_with(seed=8), data
+
+
+def other_data(folder, data):
+    return JOB, write_data(folder / "other.h5", 9)
+
+
+def damaged(folder, data):
+    path = folder / "run" / "work" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:-10])
+    return JOB, data
+
+
+@pytest.mark.parametrize("change", [other_seed, other_data, damaged])
+def test_a_checkpoint_of_something_else_is_named_and_not_used(tmp_path, data, monkeypatch, caplog, change):
+    interrupted(tmp_path / "run", data, JOB, monkeypatch)
+    job, data = change(tmp_path, data)
+    with caplog.at_level(logging.INFO):
+        found = run(tmp_path / "run", job, data)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "starting from scratch" in warnings[0]
+    assert "last.ckpt" in warnings[0]
+    assert same(weights_of(found), weights_of(run(tmp_path / "fresh", job, data)))
+
+
+def test_a_checkpoint_whose_kept_weights_are_gone_is_not_used(tmp_path, data, monkeypatch, caplog):
+    interrupted(tmp_path / "run", data, JOB, monkeypatch, step=3, snapshots=(1,))
+    (tmp_path / "run" / "work" / "epoch-1.safetensors").unlink()
+    run(tmp_path / "run", JOB, data, snapshots=(1,))
+    run(tmp_path / "fresh", JOB, data, snapshots=(1,))
+    for name in ("epoch-1.safetensors", "weights.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    assert "has lost the weights" in caplog.text
+
+
+def test_a_loss_that_is_not_a_number_ends_training_and_leaves_nothing(tmp_path, data):
+    job = job_with(optimizer="sgd", learning_rate=1e30, momentum=0.0, epochs=5)
+    with pytest.raises(DivergedError, match=r"^model pair: the loss of task [sd] became (nan|inf) in epoch \d+, step"):
+        run(tmp_path, job, data, snapshots=(1,), minutes=0)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_weights_that_are_not_numbers_after_the_last_step_are_not_stored(tmp_path, data):
+    job = job_with(optimizer="sgd", learning_rate=1e30, weights=(1e15, 1e15), momentum=0.0, epochs=1, batch_size=10)
+    with pytest.raises(DivergedError, match="not finite after the last step of epoch 1"):
+        run(tmp_path, job, data)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"optimizer": "lion"}, "optimizer 'lion'"),
+        ({"precision": "float8"}, "precision 'float8'"),
+        ({"loss_pixels": "some"}, "loss_pixels 'some'"),
+        ({"class_weights": "odd"}, "class_weights 'odd'"),
+        ({"weights": (1.0,)}, "1 loss weights for tasks 'sd'"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 1}, "batch norm"),
+        ({"encoder": "vgg"}, "encoder 'vgg'"),
+    ],
+)
+def test_a_job_that_cannot_be_is_refused_in_one_line(tmp_path, data, changes, reason):
+    with pytest.raises(ConfigError, match=reason) as caught:
+        run(tmp_path, job_with(**changes), data)
+    assert "\n" not in str(caught.value)
+
+
+def test_snapshots_beyond_the_last_epoch_are_refused(tmp_path, data):
+    with pytest.raises(ConfigError, match="snapshots after"):
+        run(tmp_path, JOB, data, snapshots=(3,))
+
+
+def test_missing_and_broken_data_are_told_apart(tmp_path):
+    with pytest.raises(MissingDataError):
+        run(tmp_path, JOB, tmp_path / "none.h5")
+    (tmp_path / "broken.h5").write_bytes(b"no")
+    with pytest.raises(BrokenFileError):
+        run(tmp_path, JOB, tmp_path / "broken.h5")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        training.prepare_torch("cuda", 1)
+    assert training.choose_device("auto") == "cpu"
+
+
+def test_bfloat16_trains_close_to_float32(tmp_path, data):
+    for precision in ("float32", "bfloat16"):
+        run(tmp_path / precision, job_with(epochs=1, precision=precision), data)
+    full, half = (history_of(tmp_path / precision)[0] for precision in ("float32", "bfloat16"))
+    assert half != full
+    assert half == pytest.approx(full, rel=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("encoder", ["resnet18", "xception"])
+def test_equal_runs_on_a_gpu_give_equal_files(tmp_path, data, encoder):
+    job = job_with(encoder=encoder, precision="auto", batch_size=5, epochs=3)
+    for name in ("a", "b"):
+        training.train(
+            job, data, tmp_path / name / "weights.safetensors", snapshots={}, history=tmp_path / name / "history.csv",
+            work=tmp_path / name / "work", device="cuda", threads=1, checkpoint_minutes=0,
+        )  # fmt: skip
+    for name in ("weights.safetensors", "history.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
