@@ -28,7 +28,7 @@ CLASSES = ["unlabelled", "left", "right", "ball"]
 JOB = TrainingJob(
     id="pair", encoder="resnet18", width=0.125, tasks="sd", weights=(0.5, 0.5), epochs=2, snapshots=(), batch_size=4,
     shuffle=True, optimizer="adam", learning_rate=1e-3, momentum=0.9, weight_decay=0.0, milestones=(), decay=0.1,
-    precision="float32", loss_pixels="all", class_weights="uniform", seed=7,
+    precision="float32", loss_pixels="all", class_weights="uniform", output_start="random", seed=7,
 )  # fmt: skip
 
 

@@ -178,6 +178,9 @@ class ProtocolConfig(Section):
         None, description="Whether unlabelled pixels count in the mIoU, as class 0."
     )
     class_weights: Literal["uniform", "prior"] | None = Field(None, description="Class weights of the cross-entropy.")
+    output_start: Literal["random", "mean"] | None = Field(
+        None, description="What a network predicts before training: random numbers, or the training mean."
+    )
 
     def resolved(self) -> dict[str, Any]:
         """Every switch with its value, nulls replaced by the preset's."""
@@ -196,6 +199,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "error_pixels": "all",
         "miou": "labelled",
         "class_weights": "uniform",
+        "output_start": "random",
     },
     "released": {
         "start": "corner",
@@ -207,6 +211,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "error_pixels": "all",
         "miou": "all",
         "class_weights": "prior",
+        "output_start": "random",
     },
     "corrected": {
         "start": "uniform",
@@ -217,7 +222,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss_pixels": "valid",
         "error_pixels": "valid",
         "miou": "labelled",
-        "class_weights": "prior",
+        "class_weights": "uniform",
+        "output_start": "mean",
     },
 }
 

@@ -31,6 +31,7 @@ class TrainingJob:
     precision: str  # "float32" | "bfloat16" | "auto"
     loss_pixels: str  # denominator of the masked mean: "all" | "valid"
     class_weights: str  # "uniform" | "prior"
+    output_start: str  # "random": the published initialisation | "mean": the network starts as the constant predictor
     seed: int
 
 

@@ -140,6 +140,7 @@ class Plan:
             precision=training.precision,
             loss_pixels=protocol["loss_pixels"],
             class_weights=protocol["class_weights"],
+            output_start=protocol["output_start"],
             seed=model.seed,
         )
 

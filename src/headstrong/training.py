@@ -8,7 +8,7 @@ By hand: `python scripts/train_model.py --help`, or from Python:
     job = jobs.TrainingJob(id="try", encoder="resnet18", width=0.25, tasks="sd", weights=(0.5, 0.5), epochs=2,
         snapshots=(), batch_size=16, shuffle=True, optimizer="adam", learning_rate=1e-3, momentum=0.0,
         weight_decay=0.0, milestones=(), decay=0.1, precision="auto", loss_pixels="all", class_weights="uniform",
-        seed=0)
+        output_start="mean", seed=0)
     training.train(job, Path("train.h5"), Path("try/weights.safetensors"), snapshots={}, work=Path("try/work"),
         history=Path("try/history.csv"), device="cpu", threads=2, checkpoint_minutes=10)
     END
@@ -33,12 +33,14 @@ from torch import Tensor
 from headstrong.checkpoints import Progress, RollingCheckpoint, configuration_digest
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.cache import SplitFile, class_frequencies
+from headstrong.data.statistics import target_mean
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError
 from headstrong.jobs import TrainingJob, to_dict
 from headstrong.losses import Pixels, per_sample_losses, prior_class_weights
 from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
 from headstrong.provenance import code_digest, write_atomically
 from headstrong.seeds import derive_seed
+from headstrong.tasks import TASKS
 
 CHECK_EVERY = 20  # steps between two looks at the losses: each look makes a GPU wait
 log = logging.getLogger(__name__)
@@ -72,7 +74,10 @@ def train(
     batches = Batches(data, job.tasks, device)
     if batches.count == 0:
         raise BrokenFileError(f"{data}: holds no samples to train on; make it again with at least one")
-    model = use_channels_last(model_for(job, len(batches.classes)).to(device)).train()
+    model = model_for(job, len(batches.classes))
+    if job.output_start == "mean":
+        model.start_from(_target_means(job, data))
+    model = use_channels_last(model.to(device)).train()
     _check_batch_norm(job, model, batches)
     optimizer = optimizer_for(job, model)
     class_weights = class_weights_for(job, data, device)
@@ -185,6 +190,12 @@ def class_weights_for(job: TrainingJob, data: Path, device: str) -> Tensor | Non
     if job.class_weights == "uniform" or "s" not in job.tasks:
         return None
     return prior_class_weights(class_frequencies(data)).to(device)
+
+
+def _target_means(job: TrainingJob, data: Path) -> dict[str, list[float]]:
+    with SplitFile(data) as split:
+        letters = [letter for letter in job.tasks if TASKS[letter].channels is not None]
+        return {letter: target_mean(split, letter, job.loss_pixels).tolist() for letter in letters}
 
 
 def learning_rate(job: TrainingJob, epoch: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from headstrong.analysis import stats
 from headstrong.confusion import miou_from_confusion
 from headstrong.data.cache import SplitFile
+from headstrong.data.statistics import batches, counted, target_mean
 from headstrong.errors import ConfigError
-from headstrong.tasks import TASKS, in_order
+from headstrong.tasks import in_order
 
 COLUMNS = ("task", "predictor", "error", "n")
 MEAN = "training mean"
@@ -47,32 +47,10 @@ def build_table(
             if letter == "s":
                 rows += _majority_rows(learnt, seen, count)
             else:
-                errors = _errors_of(seen, letter, _training_mean(learnt, letter, pixels), pixels, count)
-                counted = errors[~np.isnan(errors)]
-                rows.append((letter, MEAN, stats.mean(counted).value, counted.size))
+                errors = _errors_of(seen, letter, target_mean(learnt, letter, pixels), pixels, count)
+                known = errors[~np.isnan(errors)]
+                rows.append((letter, MEAN, stats.mean(known).value, known.size))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _batches(count: int) -> Iterator[NDArray[np.int64]]:
-    return (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-
-
-def _counted(split: SplitFile, letter: str, indices: NDArray[np.int64], pixels: str) -> NDArray[np.bool_]:
-    """Bool (B, 1, H, W): the pixels that count for this task."""
-    if pixels == "all" or TASKS[letter].mask == "none":
-        return np.ones((indices.size, 1, *split.size), dtype=bool)
-    return split.read_valid(indices)[:, None]
-
-
-def _training_mean(split: SplitFile, letter: str, pixels: str) -> NDArray[np.float64]:
-    """Mean (C,) of a target over the training pixels that count."""
-    total, count = np.zeros(TASKS[letter].channels or 1), 0
-    for indices in _batches(split.count):
-        counted = _counted(split, letter, indices, pixels)
-        target = split.read_target(letter, indices).astype(np.float64)
-        total += np.sum(target, axis=(0, 2, 3), where=counted)
-        count += int(counted.sum())
-    return total / max(count, 1)
 
 
 def _errors_of(
@@ -80,11 +58,11 @@ def _errors_of(
 ) -> NDArray[np.float64]:
     """Mean squared error (count,) of one constant per channel; NaN where no pixel counts."""
     found = []
-    for indices in _batches(count):
-        counted = _counted(split, letter, indices, pixels)
+    for indices in batches(count):
+        mask = counted(split, letter, indices, pixels)
         target = split.read_target(letter, indices).astype(np.float64)
-        squares = np.sum((target - constant[:, None, None]) ** 2, axis=(1, 2, 3), where=counted)
-        number = counted.sum(axis=(1, 2, 3)) * constant.size
+        squares = np.sum((target - constant[:, None, None]) ** 2, axis=(1, 2, 3), where=mask)
+        number = mask.sum(axis=(1, 2, 3)) * constant.size
         found.append(np.divide(squares, number, out=np.full(indices.size, math.nan), where=number > 0))
     return np.concatenate(found) if found else np.zeros(0)
 
@@ -92,9 +70,9 @@ def _errors_of(
 def _majority_rows(learnt: SplitFile, seen: SplitFile, count: int) -> list[tuple[str, str, float, int]]:
     classes = len(seen.classes)
     frequencies = sum(
-        (_histograms(learnt, i, classes).sum(axis=0) for i in _batches(learnt.count)), np.zeros(classes, int)
+        (_histograms(learnt, i, classes).sum(axis=0) for i in batches(learnt.count)), np.zeros(classes, int)
     )
-    labels = np.concatenate([_histograms(seen, indices, classes) for indices in _batches(count)])
+    labels = np.concatenate([_histograms(seen, indices, classes) for indices in batches(count)])
     rows = []
     for convention in ("labelled", "all"):
         first = 1 if convention == "labelled" else 0
@@ -102,9 +80,9 @@ def _majority_rows(learnt: SplitFile, seen: SplitFile, count: int) -> list[tuple
         confusion = np.zeros((count, classes, classes), dtype=np.int64)
         confusion[:, :, predicted] = labels
         errors = 100 * (1 - miou_from_confusion(confusion, convention))
-        counted = errors[~np.isnan(errors)]
+        known = errors[~np.isnan(errors)]
         whole = 100 * (1 - float(miou_from_confusion(confusion.sum(axis=0), convention)))
-        rows.append(("s", majority(convention), stats.mean(counted).value, counted.size))
+        rows.append(("s", majority(convention), stats.mean(known).value, known.size))
         rows.append(("s", majority(convention, confusion=True), whole, count))
     return rows
 

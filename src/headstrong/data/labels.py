@@ -252,8 +252,7 @@ def reshading(normal: NDArray[np.floating[Any]], intrinsics: Intrinsics) -> Floa
 def occlusion_edges(
     depth_z: Depth, intrinsics: Intrinsics, normal: NDArray[np.floating[Any]] | None = None, noise: float = 0.0
 ) -> Floats:
-    """Occlusion-edge strength (H, W): 0 none, 0.00625 a clear boundary (a gap of 5 % of the depth), at most four times
-    that.
+    """Occlusion-edge strength (H, W): from 0, none, to 0.00625, a clear boundary (a gap of 5 % of the depth or more).
 
     Between two neighbours of one connected surface, the step of inverse depth lies between the slopes of the surface
     on the two sides: equal on a plane, between on a curve or a crease. The gap is how far the step is outside.
@@ -264,7 +263,7 @@ def occlusion_edges(
     for axis, focal in ((0, intrinsics.fy), (1, intrinsics.fx)):
         slope = _slopes(w, valid, n, intrinsics, axis, focal, noise)
         strength = np.maximum(strength, _gaps(w, valid, slope, noise, axis))
-    return np.clip(strength / CLEAR_JUMP, 0, 4) * EDGE_OCCLUSION_SCALE
+    return np.clip(strength / CLEAR_JUMP, 0, 1) * EDGE_OCCLUSION_SCALE
 
 
 def _slopes(

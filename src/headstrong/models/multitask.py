@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -38,6 +38,7 @@ class MultiTaskModel(nn.Module):
             with _seeded(seed, letter):
                 decoder = build_decoder(encoder, self.encoder.channels, output_channels(letter, classes), width)
                 self.decoders[letter] = initialise(decoder)
+            self.register_buffer(_offset(letter), torch.zeros(output_channels(letter, classes), 1, 1))
 
     def forward(self, images: Tensor, tasks: str | None = None) -> dict[str, Tensor]:
         """Outputs (B, C, H, W) by letter, of all tasks or of `tasks` only; images (B, 3, H, W) in [0, 1].
@@ -50,7 +51,25 @@ class MultiTaskModel(nn.Module):
                 f"image size {height}x{width}: {self.encoder_name} needs multiples of {self.stride}; change data.size"
             )
         representation = self.encoder(2 * images - 1)
-        return {letter: self.decoders[letter](representation) for letter in (self.tasks if tasks is None else tasks)}
+        wanted = self.tasks if tasks is None else tasks
+        return {letter: self.decoders[letter](representation) + self.get_buffer(_offset(letter)) for letter in wanted}
+
+    def start_from(self, constants: Mapping[str, Sequence[float]]) -> None:
+        """Make an untrained network predict constants, by letter one number per channel; 0 for tasks not named.
+
+        The last convolutions become 0 and the constants are added to their outputs. The published initialisation
+        scales with the number of *output* channels, which gives one-channel tasks first predictions of several times
+        their range; a short training spends itself on undoing that.
+        """
+        for letter in self.tasks:
+            last = [layer for layer in self.decoders[letter].modules() if isinstance(layer, nn.Conv2d)][-1]
+            offset = self.get_buffer(_offset(letter))
+            with torch.no_grad():
+                last.weight.zero_()
+                if last.bias is not None:
+                    last.bias.zero_()
+                if letter in constants:
+                    offset.copy_(torch.tensor(constants[letter], dtype=torch.float64).reshape(offset.shape))
 
 
 def build_model(encoder: str, tasks: str, classes: int, width: float = 1.0, seed: int = 0) -> MultiTaskModel:
@@ -67,6 +86,10 @@ def build_model(encoder: str, tasks: str, classes: int, width: float = 1.0, seed
     if not width > 0:
         raise ConfigError(f"width {width}: expected a number above 0; 1 is the published network")
     return MultiTaskModel(encoder, tasks, classes, width, seed)
+
+
+def _offset(letter: str) -> str:
+    return f"offset_{letter}"
 
 
 def output_channels(letter: str, classes: int) -> int:

@@ -65,6 +65,10 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
         "Class weights of the cross-entropy",
         {"uniform": "none", "prior": "rare classes weigh more, as in the released code"},
     ),
+    "output_start": (
+        "Predictions before training",
+        {"random": "from the published initialisation", "mean": "the training mean of every target"},
+    ),
 }
 
 

@@ -1,0 +1,38 @@
+"""Statistics of a split: what constant predictors know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstrong.data.cache import SplitFile
+from headstrong.tasks import TASKS
+
+Pixels = Literal["all", "valid"]
+BATCH = 256
+
+
+def batches(count: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers 0..count-1 in portions that fit in memory."""
+    return (np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+
+
+def counted(split: SplitFile, letter: str, indices: NDArray[np.int64], pixels: str) -> NDArray[np.bool_]:
+    """Bool (B, 1, H, W): the pixels that count for this task ("all": every one; "valid": where its mask is true)."""
+    if pixels == "all" or TASKS[letter].mask == "none":
+        return np.ones((indices.size, 1, *split.size), dtype=bool)
+    return split.read_valid(indices)[:, None]
+
+
+def target_mean(split: SplitFile, letter: str, pixels: str) -> NDArray[np.float64]:
+    """Mean (C,) of an encoded regression target over the pixels that count."""
+    total, count = np.zeros(TASKS[letter].channels or 1), 0
+    for indices in batches(split.count):
+        mask = counted(split, letter, indices, pixels)
+        target = split.read_target(letter, indices).astype(np.float64)
+        total += np.sum(target, axis=(0, 2, 3), where=mask)
+        count += int(mask.sum())
+    return total / max(count, 1)
