@@ -23,7 +23,7 @@ include: "rules/figures.smk"
 include: "rules/report.smk"
 
 
-report: "../docs/workflow.rst"
+report: "docs/workflow.rst"
 
 
 localrules:

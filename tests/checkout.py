@@ -63,9 +63,8 @@ def command(*arguments: str, study: str = "micro") -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a user who has the virtual environment active."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PATH": path}
+    """The environment of a user who has activated nothing."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 def snakemake(folder: Path, *arguments: str, study: str = "micro") -> subprocess.CompletedProcess[str]:

@@ -16,9 +16,17 @@ from headstrong.study import Plan
 
 
 def prepare_jobs() -> None:
-    """Let every job of the workflow import this very package, also in a conda environment of its own."""
-    rest = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *([rest] if rest else [])])
+    """Let every job run this very Python and this very package, whether or not its environment is activated.
+
+    A conda environment that Snakemake activates for a job still comes first; the package is found there as well.
+    """
+    _put_first("PATH", str(Path(sys.executable).parent))
+    _put_first("PYTHONPATH", str(PACKAGE.parent))
+
+
+def _put_first(variable: str, folder: str) -> None:
+    rest = [part for part in os.environ.get(variable, "").split(os.pathsep) if part and part != folder]
+    os.environ[variable] = os.pathsep.join([folder, *rest])
 
 
 def load_study(merged: Mapping[str, Any], files: Sequence[str | Path]) -> tuple[Config, Plan]:

@@ -1,0 +1,85 @@
+"""The programs a user types: every rule has one, each explains itself, and mistakes end in one line and a code."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from headstrong.provenance import ROOT
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+RULES = [
+    rule for file in (ROOT / "rules").glob("*.smk") for rule in re.findall(r"^rule (\w+):", file.read_text(), re.M)
+]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), **environment}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=env)
+
+
+def test_every_rule_has_a_script_of_its_name_and_every_script_a_rule():
+    assert sorted(RULES) == SCRIPTS
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_says_what_a_script_does(script):
+    result = run(f"scripts/{script}.py", "--help")
+    assert result.returncode == 0, result.stderr
+    docstring = (ROOT / "scripts" / f"{script}.py").read_text().split('"""')[1].splitlines()[0]
+    assert docstring in result.stdout
+
+
+def test_doctor_names_what_is_there_and_what_is_missing(tmp_path):
+    result = run("-m", "headstrong", "doctor", HEADSTRONG_REAL_DATA=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^torch +\d", result.stdout, re.M)
+    assert re.search(r"^GPU +\S", result.stdout, re.M)
+    assert str(tmp_path / "nyuv2") in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "expected"),
+    [
+        ('{"source": "nyuv2", "split": "test", "size": [32, 32], "count": 2, "classes": 13}', 3, "nyuv2"),
+        ("@absent.json", 2, "absent.json"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_a_code(tmp_path, settings, code, expected):
+    output = tmp_path / "out.h5"
+    result = run(
+        "scripts/build_data.py", "--output", str(output), "--settings", settings, HEADSTRONG_REAL_DATA=str(tmp_path)
+    )
+    assert result.returncode == code
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: ")
+    assert expected in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_weights_file_that_is_none_is_refused(tmp_path):
+    fake = tmp_path / "weights.safetensors"
+    fake.write_bytes(b"\x80\x04pickle")
+    job = (
+        '{"id": "x", "tasks": "s", "attacks": [], "samples": null, "batch_size": 4, "error_pixels": "valid", '
+        '"miou": "labelled", "loss_pixels": "valid", "class_weights": "uniform", "precision": "float32", "seed": 0}'
+    )
+    result = run(
+        "scripts/evaluate_model.py", "--job", job, "--weights", str(fake), "--data", str(tmp_path / "no.h5"),
+        "--output", str(tmp_path / "out.h5"), "--device", "cpu",
+    )  # fmt: skip
+    assert result.returncode == 4
+    assert str(fake) in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_plan_pipes_into_head_without_a_complaint():
+    command = f"{sys.executable} -m headstrong plan --study full | head -1"
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert result.stdout == "id,section,encoder,main,auxiliary,weights,epochs,seed\n"
+    assert result.stderr == ""
