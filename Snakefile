@@ -2,7 +2,6 @@
 #
 #   snakemake --cores 2                                      the default study (config.yaml)
 #   snakemake --cores 2 --configfile studies/nyuv2.yaml      an overlay on it
-#   snakemake --profile profiles/slurm --configfile studies/full.yaml
 #
 # The plan, the targets and the input functions are in rules/common.smk; one file per stage follows.
 
