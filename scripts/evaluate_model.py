@@ -17,7 +17,7 @@ from headstrong.provenance import RunRecord, code_digest, file_digest
 
 def main(arguments):
     from headstrong.evaluation import evaluate  # late: torch takes seconds, --help should not
-    from headstrong.training import choose_device
+    from headstrong.runtime import choose_device
 
     fields = json.loads(program.text_or_file(arguments.job))
     device = choose_device(arguments.device)

@@ -16,7 +16,8 @@ from headstrong.provenance import RunRecord, code_digest, file_digest
 
 
 def main(arguments):
-    from headstrong.training import choose_device, train  # late: torch takes seconds, --help should not
+    from headstrong.runtime import choose_device  # late: torch takes seconds, --help should not
+    from headstrong.training import train
 
     job = training_job_from_dict(json.loads(program.text_or_file(arguments.job)))
     snapshots = {int(epoch): Path(path) for epoch, _, path in (item.partition("=") for item in arguments.snapshot)}

@@ -228,3 +228,10 @@ def _confusions(error: np.ndarray, n: int, rng: np.random.Generator, pixels: int
     table += (shares * (1 - right))[:, :, None] * rng.dirichlet(np.ones(count), size=(n, count))
     table[:, np.arange(count), np.arange(count)] += shares * right
     return np.rint(table * pixels).astype(np.uint32)
+
+
+def one(table: pd.DataFrame, **wanted: object) -> pd.Series:
+    """The only row of a table with these values."""
+    match = np.logical_and.reduce([table[key].eq(value).to_numpy() for key, value in wanted.items()])
+    assert match.sum() == 1, wanted
+    return table.loc[match].iloc[0]

@@ -16,10 +16,8 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ from headstrong.losses import per_sample_losses
 from headstrong.metrics import per_sample_errors
 from headstrong.models import MultiTaskModel, load_metadata, load_model
 from headstrong.provenance import atomic_path, file_digest, settings_json
+from headstrong.runtime import autocast, computes_in_bfloat16, reproducible
 
 FORMAT = "headstrong-evaluation-1"
 FOLDING_TOLERANCE = 1e-4  # relative; float rounding of a deep network stays an order of magnitude below
@@ -57,7 +56,7 @@ def evaluate(
     DivergedError where a loss or a gradient is not a number.
     """
     _check_job(job)
-    with _reproducible(threads):
+    with reproducible(device, threads):
         model = load_model(weights, device)
         batches = Batches(data, job.tasks, device, limit=job.samples)
         with contextlib.closing(batches), SplitFile(data) as split:
@@ -72,7 +71,7 @@ def evaluate(
                 file.attrs["weights_sha256"] = file_digest(weights)
                 file.attrs["data"] = split.dataset
                 file.attrs["classes"] = json.dumps(split.classes, ensure_ascii=False)
-                file.attrs["precision"] = "float32" if bench.half is None else "bfloat16"
+                file.attrs["precision"] = "bfloat16" if computes_in_bfloat16(job.precision, device) else "float32"
                 _store(file, "index", np.array(split.names[: batches.count], dtype=h5py.string_dtype()))
                 _measure_all(bench, file)
 
@@ -114,22 +113,20 @@ class _Bench:
     model: nn.Module
     batches: Batches
     class_weights: Tensor | None
-    half: torch.dtype | None  # type of the network's inner numbers, where it is not float32
 
     @staticmethod
     def build(job: EvaluationJob, model: MultiTaskModel, batches: Batches, class_weights: Tensor | None) -> _Bench:
         example = batches.get([0]).images
         # Measured on one CPU core, resnet18 at width 1/4 and 64x64: 1.5 times as many steps per second with both.
         folded = fold_batch_norm(model, example).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        half = torch.bfloat16 if _is_half(job.precision, batches.device) else None
-        return _Bench(job, folded.requires_grad_(False), batches, class_weights, half)
+        return _Bench(job, folded.requires_grad_(False), batches, class_weights)
 
     @property
     def rounds(self) -> int:
         return -(-self.batches.count // self.job.batch_size)
 
     def outputs(self, images: Tensor, tasks: str) -> dict[str, Tensor]:
-        with torch.autocast(images.device.type, dtype=self.half or torch.bfloat16, enabled=self.half is not None):
+        with autocast(self.job.precision, images.device):
             found = self.model(images, tasks)
         return {letter: output.float() for letter, output in found.items()}
 
@@ -241,35 +238,6 @@ def _run_and_pair(model: nn.Module, example: Tensor) -> tuple[dict[str, Tensor],
             elif isinstance(layer, nn.BatchNorm2d):
                 hooks.callback(layer.register_forward_pre_hook(match).remove)
         return model(example), pairs
-
-
-def _is_half(precision: str, device: torch.device) -> bool:
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"precision {precision!r}: expected auto, float32 or bfloat16")
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bfloat16"
-
-
-@contextlib.contextmanager
-def _reproducible(threads: int) -> Iterator[None]:
-    """The same bits for the same work: fixed threads, deterministic kernels, float32 that is not cut to TF32."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for to be deterministic
-    threads_before, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    settings: Any = torch.utils.deterministic
-    fills, settings.fill_uninitialized_memory = settings.fill_uninitialized_memory, False  # costs a pass per tensor
-    tf32, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
-    try:
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
-            yield
-    finally:
-        torch.set_num_threads(threads_before)
-        torch.use_deterministic_algorithms(was_deterministic, warn_only=only_warned)
-        settings.fill_uninitialized_memory = fills
-        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 def _check_job(job: EvaluationJob) -> None:

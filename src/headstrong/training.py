@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -39,6 +38,7 @@ from headstrong.jobs import TrainingJob, to_dict
 from headstrong.losses import Pixels, per_sample_losses, prior_class_weights
 from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
 from headstrong.provenance import code_digest, write_atomically
+from headstrong.runtime import autocast, reproducible
 from headstrong.seeds import derive_seed
 from headstrong.tasks import TASKS
 
@@ -70,7 +70,21 @@ def train(
     there are no outputs.
     """
     _check_job(job, snapshots)
-    prepare_torch(device, threads)
+    with reproducible(device, threads):
+        _train(job, data, weights, snapshots, history, work, device, checkpoint_minutes, code)
+
+
+def _train(
+    job: TrainingJob,
+    data: Path,
+    weights: Path,
+    snapshots: dict[int, Path],
+    history: Path,
+    work: Path,
+    device: str,
+    checkpoint_minutes: float,
+    code: str | None,
+) -> None:
     batches = Batches(data, job.tasks, device)
     if batches.count == 0:
         raise BrokenFileError(f"{data}: holds no samples to train on; make it again with at least one")
@@ -147,29 +161,6 @@ def _train_epoch(
     reporter.epoch_done(progress.epoch, means)
 
 
-def choose_device(name: str) -> str:
-    """The device a name stands for: "auto" is a GPU where torch finds one, else the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def prepare_torch(device: str, threads: int) -> None:
-    """Ask torch for the same bits at every run. Raises ConfigError when the device is not there."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu and not torch.cuda.is_available():
-        raise ConfigError(f"device '{device}': torch finds no CUDA device here; use device cpu or auto")
-    # On CUDA an operation without a deterministic kernel is named in a warning rather than refused.
-    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
-    settings: Any = torch.utils.deterministic
-    settings.fill_uninitialized_memory = False  # a debugging aid that costs up to a tenth of the time
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
-    torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(threads)
-
-
 def model_for(job: TrainingJob, classes: int) -> MultiTaskModel:
     """The untrained model of a job, on the CPU; its weights depend on the job's seed, encoder, width and tasks only."""
     return build_model(job.encoder, job.tasks, classes, job.width, seed=job.seed)
@@ -209,14 +200,6 @@ def epoch_order(job: TrainingJob, epoch: int, count: int) -> Tensor:
         return torch.arange(count)
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "order", epoch))
     return torch.randperm(count, generator=generator)
-
-
-def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
-    """The context of a forward pass. "auto": bfloat16 on a GPU that has it, else float32."""
-    kind = torch.device(device).type
-    if precision == "auto":
-        precision = "bfloat16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def train_step(

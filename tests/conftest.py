@@ -1,0 +1,28 @@
+"""Fixtures that several test files share: one synthetic study and its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import synthetic
+from headstrong.analysis import plan, tables, vulnerability
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "quick"
+    synthetic.write_study(folder, synthetic.Study())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(results: Path) -> pd.DataFrame:
+    return vulnerability.build_table(results / "evaluations", results / "plan.csv")
+
+
+@pytest.fixture(scope="module")
+def cells(results: Path, table: pd.DataFrame) -> pd.DataFrame:
+    return tables.cells(table, plan.read_plan(results / "plan.csv"), tables.choose_attack(table))

@@ -1,0 +1,239 @@
+"""Surrogates, tables and constant predictors against the published tables and computation by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import synthetic
+from headstrong import published
+from headstrong.analysis import baselines, build, plan, surrogates, tables, vulnerability
+from headstrong.analysis.files import read_table, write_table
+from headstrong.data.cache import write_split
+from headstrong.errors import ConfigError, MissingDataError
+
+FIVE = "five-resnet18-sd_Dn_E"
+
+
+# --- surrogates against the published tables ----------------------------------------------------------------------
+
+
+def published_r(proxy: tuple[str, str], target: tuple[str, str], scope: str, statistic: str = "pearson") -> float:
+    found = surrogates.correlate(surrogates.published_cells(*proxy), surrogates.published_cells(*target))
+    return float(synthetic.one(found, scope=scope, statistic=statistic)["value"])
+
+
+def test_published_surrogates_recomputed() -> None:
+    r18, r50, r152 = (("resnet18", "single"), ("resnet50", "single"), ("resnet152", "single"))
+    assert published_r(r18, r50, "pooled") == pytest.approx(0.914, abs=5e-4)
+    assert published_r(("resnet18", "multi"), ("resnet50", "multi"), "pooled") == pytest.approx(0.939, abs=5e-4)
+    assert published_r(r18, r50, "pooled", "pearson_of_row_means") == pytest.approx(0.915, abs=5e-4)
+    assert published_r(r18, r50, "within") == pytest.approx(0.41, abs=5e-3)
+    assert published_r(r18, r152, "within") == pytest.approx(-0.13, abs=5e-3)
+    assert published_r(r50, r152, "within") == pytest.approx(0.02, abs=5e-3)
+    for letter, value in zip("sdDnE", (0.46, 0.70, -0.40, 0.10, 0.50), strict=True):
+        assert published_r(r18, r50, letter, "spearman") == pytest.approx(value, abs=5e-3)
+    clean = ("resnet18", "clean_error")
+    assert published_r(clean, r18, "pooled") == pytest.approx(0.20, abs=5e-3)
+    assert published_r(clean, ("resnet18", "single_error"), "pooled") == pytest.approx(0.967, abs=5e-4)
+    assert published_r(clean, r18, "within") == pytest.approx(-0.79, abs=5e-3)
+    assert published_r(r18, r50, "pooled", "share_between_proxy") == pytest.approx(0.91, abs=5e-3)
+    assert published_r(r18, r50, "pooled", "share_between_target") == pytest.approx(0.95, abs=6e-3)
+
+
+def test_surrogates_of_a_study(cells: pd.DataFrame) -> None:
+    found = surrogates.build_table(cells)
+    assert list(found.columns) == list(surrogates.COLUMNS)
+    names = set(zip(found["surrogate"], found["proxy"], found["target"], strict=True))
+    assert ("early epochs", "resnet18 4 epochs", "resnet18 12 epochs") in names
+    assert ("smaller encoder", "resnet18", "resnet50") in names
+    assert ("clean performance", "resnet50 clean error", "resnet50 adversarial error") in names
+    assert len(names) == 6
+    assert set(found["attack"]) == {"single", "multi"}
+    assert set(found["n"]) == {25, 5}
+    pd.testing.assert_frame_equal(found, surrogates.build_table(cells))
+    third = surrogates.table_3(found)
+    assert synthetic.one(third, surrogate="smaller encoder", attack="single")["published"] == 0.94
+    assert not third.loc[third["proxy"].eq("resnet50 clean error"), "published"].notna().any()
+
+
+def test_surrogates_say_why_there_is_no_number(cells: pd.DataFrame) -> None:
+    few = cells.loc[cells["main"].eq("s") & cells["size"].eq(1)]
+    found = surrogates.build_table(few)
+    assert found["value"].isna().all()
+    assert found["note"].ne("").all()
+    negative = surrogates.published_cells("resnet18", "single").assign(value=lambda t: -t["value"])
+    row = synthetic.one(surrogates.correlate(negative, negative), scope="within", statistic="pearson")
+    assert math.isnan(row["value"])
+    assert "logarithm" in row["note"]
+    flat = surrogates.published_cells("resnet18", "single")
+    flat["value"] = flat.groupby("main")["value"].transform("mean")
+    row = synthetic.one(
+        surrogates.correlate(flat, surrogates.published_cells("resnet50", "single")),
+        scope="within",
+        statistic="pearson",
+    )
+    assert "does not vary within" in row["note"]
+    assert surrogates.build_table(cells.iloc[:0]).empty
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def test_one_model_serves_both_cells_of_a_pair(table: pd.DataFrame, cells: pd.DataFrame) -> None:
+    model = "combinations-resnet18-s_D"
+    for main, auxiliary in ("sD", "Ds"):
+        cell = synthetic.one(cells, encoder="resnet18", epochs=12, main=main, auxiliary=auxiliary, quantity="multi")
+        row = synthetic.one(
+            table, model=model, attacked="sD", family="pgd", task=main, metric="relative_task_vulnerability"
+        )
+        assert (cell["model"], cell["value"]) == (model, row["mean"])
+        single = synthetic.one(cells, encoder="resnet18", epochs=12, main=main, auxiliary=auxiliary, quantity="single")
+        row = synthetic.one(
+            table, model=model, attacked=main, family="pgd", task=main, metric="relative_task_vulnerability"
+        )
+        assert single["value"] == row["mean"]
+
+
+def test_ordered_models_serve_their_own_cells() -> None:
+    rows = [synthetic.row("s1", "resnet18", letters, 9) for letters in ("s", "d", "sd", "ds")]
+    rows += [synthetic.row("s4", "resnet18", "sd", 9, weights="1;0.01"), synthetic.row("s4b", "resnet18", "s", 9)]
+    found = plan.cells(pd.DataFrame(rows))
+    uniform = found.loc[found["weighting"].eq("uniform")].set_index(["main", "auxiliary"])["model"].to_dict()
+    assert uniform == {
+        ("s", ""): "s1-resnet18-s",
+        ("d", ""): "s1-resnet18-d",
+        ("s", "d"): "s1-resnet18-sd",
+        ("d", "s"): "s1-resnet18-ds",
+    }
+    weighted = found.loc[found["weighting"].eq("weighted")]
+    assert list(zip(weighted["main"], weighted["auxiliary"], strict=True)) == [("s", "d")]
+
+
+def test_tables_have_the_papers_shape(cells: pd.DataFrame) -> None:
+    pairs = tables.pairs_table(cells)
+    assert set(pairs["encoder"]) == {"resnet18", "resnet50"}
+    assert len(pairs) == 2 * 3 * 25
+    assert pairs["published"].notna().all()
+    for block in ("clean", "single", "multi"):
+        grid = tables.wide(pairs.loc[pairs["encoder"].eq("resnet50")], block)
+        assert list(grid.index) == list(grid.columns) == list("sdDnE")
+    multi, single = (tables.wide(pairs.loc[pairs["encoder"].eq("resnet18")], b) for b in ("multi", "single"))
+    assert np.array_equal(np.diag(multi), np.diag(single))
+    first = tables.table_1(cells)
+    assert np.isnan(np.diag(tables.wide(first, "multi"))).all()
+    assert tables.wide(first, "multi", "published").loc["n", "d"] == 9.4
+    assert tables.wide(first, "single", "published").loc["E", "E"] == 22.57
+
+
+def test_published_clean_errors_are_put_in_our_units() -> None:
+    said = tables._supplement()
+    normals = synthetic.one(said, encoder="resnet18", block="clean", main="n", auxiliary="n")
+    assert normals["published"] == pytest.approx(5456 / (65536 * 3))
+    assert synthetic.one(said, encoder="resnet18", block="clean", main="d", auxiliary="d")[
+        "published"
+    ] == pytest.approx(97.5 / 65536)
+    assert synthetic.one(said, encoder="resnet18", block="clean", main="s", auxiliary="s")["published"] == 50.5
+    assert synthetic.one(said, encoder="resnet18", block="single", main="d", auxiliary="d")["published"] == 7.87
+
+
+def test_combinations_of_any_size_are_ranked(tmp_path: Path) -> None:
+    study = synthetic.Study(tasks="sdnE", encoders=("resnet18",), early=False, five=False, sizes=(1, 2, 3), samples=6)
+    synthetic.write_study(tmp_path, study)
+    table = vulnerability.build_table(tmp_path / "evaluations", tmp_path / "plan.csv")
+    found = build.build_tables(table, plan.read_plan(tmp_path / "plan.csv"), tables.choose_attack(table), draws=50)
+    assert set(found) == set(build.NAMES)
+    sets = found["combinations"]
+    assert len(sets) == 4 * (1 + 3 + 3)
+    for _, part in sets.groupby("main"):
+        assert sorted(part["rank_single"]) == list(range(1, 8))
+        assert part.sort_values("rank_multi")["multi"].is_monotonic_increasing
+    assert set(sets.loc[sets["size"].eq(3) & sets["main"].eq("n"), "auxiliary"]) == {"sd", "sE", "dE"}
+    for name, frame in found.items():
+        write_table(frame, tmp_path / f"{name}.csv")
+        pd.testing.assert_frame_equal(frame, read_table(tmp_path / f"{name}.csv"), check_dtype=False, rtol=0, atol=0)
+
+
+def test_attack_must_have_been_run(table: pd.DataFrame) -> None:
+    choice = tables.choose_attack(table)
+    assert (choice.family, choice.norm, choice.steps) == ("pgd", "linf", 25)
+    with pytest.raises(ConfigError, match=r"no attack 'pgd l2.*pgd linf 0\.0313725 25"):
+        tables.choose_attack(table, norm="l2")
+
+
+def test_confusion_can_stand_in_for_segmentation(results: Path, table: pd.DataFrame) -> None:
+    frame = plan.read_plan(results / "plan.csv")
+    whole = tables.cells(table, frame, tables.choose_attack(table), segmentation="confusion")
+    cell = synthetic.one(whole, model="single-resnet18-s", quantity="clean_error")
+    miou = synthetic.one(table, model="single-resnet18-s", attack="clean", metric="miou")["mean"]
+    assert cell["value"] == pytest.approx(100 * (1 - miou))
+    plain = tables.cells(table, frame, tables.choose_attack(table))
+    others = [t.loc[t["main"].ne("s")].reset_index(drop=True) for t in (whole, plain)]
+    key = ["model", "main", "quantity"]
+    pd.testing.assert_frame_equal(*(o.sort_values(key).reset_index(drop=True) for o in others))
+
+
+# --- constant predictors ------------------------------------------------------------------------------------------
+
+
+def test_constant_predictors_by_hand(tmp_path: Path) -> None:
+    splits = {
+        split: [_sample(seed) for seed in seeds] for split, seeds in {"train": range(5), "test": range(5, 8)}.items()
+    }
+    for split, samples in splits.items():
+        named = ((f"{split}/{i}", sample) for i, sample in enumerate(samples))
+        classes = ["unlabelled", "a", "b", "c"]
+        facts = {"dataset": "made-up", "split": split, "classes": classes, "settings": {}, "code": "0"}
+        write_split(tmp_path / f"{split}.h5", named, count=len(samples), size=(32, 32), **facts)
+    found = baselines.build_table(tmp_path / "train.h5", tmp_path / "test.h5", "sdA")
+    valid = {split: np.array([s["d"] > 0 for s in samples]) for split, samples in splits.items()}
+    depth = {k: np.log1p(np.array([s["d"] for s in v]) * 512.0) / np.log(65536) for k, v in splits.items()}
+    constant = depth["train"][valid["train"]].mean()
+    errors = [((d[v] - constant) ** 2).mean() for d, v in zip(depth["test"], valid["test"], strict=True)]
+    assert synthetic.one(found, task="d")["error"] == pytest.approx(np.mean(errors), rel=1e-3)
+    image = {k: np.array([s["rgb"] for s in v]) / 127.5 - 1 for k, v in splits.items()}
+    mean = image["train"].mean(axis=(0, 2, 3))
+    assert synthetic.one(found, task="A")["error"] == pytest.approx(
+        ((image["test"] - mean[:, None, None]) ** 2).mean(), rel=1e-4
+    )
+    # class 2 is the most frequent labelled class; predicting it everywhere has IoU = its share of the labelled pixels
+    labels = np.array([s["s"] for s in splits["test"]])
+    share = [(x == 2).sum() / (x > 0).sum() / 3 for x in labels]
+    assert synthetic.one(found, predictor=baselines.majority("labelled"))["error"] == pytest.approx(
+        100 * (1 - np.mean(share))
+    )
+    whole = (labels == 2).sum() / (labels > 0).sum() / 3
+    assert synthetic.one(found, predictor=baselines.majority("labelled", confusion=True))["error"] == pytest.approx(
+        100 * (1 - whole)
+    )
+    assert (found["n"] == 3).all()
+    assert (baselines.build_table(tmp_path / "train.h5", tmp_path / "test.h5", "d", samples=2)["n"] == 2).all()
+
+
+def _sample(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    maps = {letter: rng.random((32, 32)).astype(np.float32) * 0.01 for letter in "kKeEr"}
+    depth = (1 + rng.random((32, 32)) * 5).astype(np.float32)
+    depth[:4, :8] = 0
+    normals = np.zeros((3, 32, 32), np.float32)
+    normals[2] = -1
+    return {
+        **maps,
+        "rgb": rng.integers(0, 256, (3, 32, 32), dtype=np.uint8),
+        "s": rng.choice(4, p=[0.4, 0.15, 0.3, 0.15], size=(32, 32)).astype(np.uint8),
+        "d": depth,
+        "D": depth * np.float32(1.1),
+        "n": normals,
+        "p": np.zeros((2, 32, 32), np.float32),
+    }
+
+
+def test_published_tables_load_whole() -> None:
+    assert len(published.load("ghamizi_supplement_tables_2_to_6")) == 375
+    assert {"ghamizi_table_1", "ghamizi_table_2", "ghamizi_table_3"} <= set(published.names())
+    with pytest.raises(MissingDataError, match="ghamizi_table_1"):
+        published.load("ghamizi_table_9")
