@@ -18,6 +18,7 @@ from headstrong.analysis.files import read_table, write_table
 from headstrong.confusion import miou_from_confusion
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.tasks import TASKS
+from synthetic import one as the
 
 FIVE = "five-resnet18-sd_Dn_E"
 
@@ -49,7 +50,7 @@ def test_mean_of_ratios_leaves_out_samples_without_error(results: Path, tmp_path
     table = vulnerability.build_table(tmp_path / "r/evaluations", results / "plan.csv", aggregation="mean_of_ratios")
     clean, attacked = (raw(tmp_path / "r", model, name, "d", "error") for name in ("clean", attack))
     ratios = (np.delete(attacked, 3) - np.delete(clean, 3)) / np.delete(clean, 3)
-    row = synthetic.one(table, model=model, attack=attack, task="d", metric="relative_task_vulnerability")
+    row = the(table, model=model, attack=attack, task="d", metric="relative_task_vulnerability")
     assert row["n"] == len(clean) - 1
     assert row["mean"] == pytest.approx(ratios.mean(), rel=1e-12)
     assert row["standard_error"] == pytest.approx(scipy_stats.sem(ratios), rel=1e-12)
@@ -58,11 +59,11 @@ def test_mean_of_ratios_leaves_out_samples_without_error(results: Path, tmp_path
 def test_adversarial_vulnerability_is_definition_1(results: Path, table: pd.DataFrame) -> None:
     name = "pgd.total.sd_Dn_E.linf.8.25"
     change = sum(raw(results, FIVE, name, x, "loss") - raw(results, FIVE, "clean", x, "loss") for x in "sdDnE")
-    row = synthetic.one(table, model=FIVE, attack=name, metric="adversarial_vulnerability")
+    row = the(table, model=FIVE, attack=name, metric="adversarial_vulnerability")
     assert row["task"] == "sdDnE"
     assert row["mean"] == pytest.approx(np.abs(change).mean(), rel=1e-12)
     assert row["standard_error"] == pytest.approx(scipy_stats.sem(np.abs(change)), rel=1e-12)
-    weighted = synthetic.one(table, model=FIVE, attack=name, metric="adversarial_vulnerability_weighted")
+    weighted = the(table, model=FIVE, attack=name, metric="adversarial_vulnerability_weighted")
     assert weighted["mean"] == pytest.approx(row["mean"] / 5, rel=1e-12)
 
 
@@ -72,20 +73,20 @@ def test_released_vulnerability_takes_all_tasks_and_the_mean_first(results: Path
     )
     model, name = "combinations-resnet18-sd", "pgd.single.d.linf.8.25"
     change = sum(raw(results, model, name, x, "loss") - raw(results, model, "clean", x, "loss") for x in "sd")
-    row = synthetic.one(table, model=model, attack=name, metric="adversarial_vulnerability")
+    row = the(table, model=model, attack=name, metric="adversarial_vulnerability")
     assert row["task"] == "d"
     assert row["mean"] == pytest.approx(abs(change.mean()), rel=1e-12)
-    weighted = synthetic.one(table, model=model, attack=name, metric="adversarial_vulnerability_weighted")
+    weighted = the(table, model=model, attack=name, metric="adversarial_vulnerability_weighted")
     assert weighted["mean"] == pytest.approx(abs(change.mean()) / 2, rel=1e-12)
 
 
 def test_marginal_vulnerabilities_of_a_chain_add_up(results: Path, table: pd.DataFrame) -> None:
     rows = table.loc[table["model"].eq(FIVE)]
     for chain in synthetic.CHAINS:
-        total = synthetic.one(rows, attacked=chain[0], metric="adversarial_vulnerability", balancer="single")["mean"]
+        total = the(rows, attacked=chain[0], metric="adversarial_vulnerability", balancer="single")["mean"]
         for length in range(2, 6):
             attacked = "".join(x for x in TASKS if x in chain[:length])
-            step = synthetic.one(
+            step = the(
                 rows,
                 attacked=attacked,
                 family="pgd",
@@ -94,9 +95,7 @@ def test_marginal_vulnerabilities_of_a_chain_add_up(results: Path, table: pd.Dat
                 task=chain[length - 1],
             )
             total += step["mean"]
-        final = synthetic.one(
-            rows, attacked="sdDnE", family="pgd", balancer="total", metric="adversarial_vulnerability"
-        )
+        final = the(rows, attacked="sdDnE", family="pgd", balancer="total", metric="adversarial_vulnerability")
         assert total == pytest.approx(final["mean"], rel=1e-9)
 
 
@@ -107,7 +106,7 @@ def test_marginal_error_is_that_of_paired_samples(results: Path, table: pd.DataF
         )
 
     difference = joint("pgd.total._D_E.linf.8.25", "DE") - joint("pgd.single._D.linf.8.25", "D")
-    row = synthetic.one(table, model=FIVE, attacked="DE", metric="marginal_vulnerability", task="E")
+    row = the(table, model=FIVE, attacked="DE", metric="marginal_vulnerability", task="E")
     assert row["mean"] == pytest.approx(difference.mean(), rel=1e-9)
     assert row["standard_error"] == pytest.approx(scipy_stats.sem(difference), rel=1e-9)
 
@@ -118,8 +117,8 @@ def test_confusion_vulnerability_follows_from_summed_matrices(results: Path, tab
         n: miou_from_confusion(raw(results, model, n, "s", "confusion").sum(axis=0), "labelled")
         for n in ("clean", name)
     }
-    assert synthetic.one(table, model=model, attack="clean", metric="miou")["mean"] == pytest.approx(miou["clean"])
-    row = synthetic.one(table, model=model, attack=name, metric="relative_task_vulnerability_confusion")
+    assert the(table, model=model, attack="clean", metric="miou")["mean"] == pytest.approx(miou["clean"])
+    row = the(table, model=model, attack=name, metric="relative_task_vulnerability_confusion")
     assert row["mean"] == pytest.approx((1 - miou[name]) / (1 - miou["clean"]) - 1, rel=1e-12)
 
 
@@ -158,7 +157,7 @@ def test_samples_without_a_label_do_not_count(results: Path, tmp_path: Path) -> 
             group["confusion"][5] = 0
     (tmp_path / "plan.csv").write_text(_plan_of(results, "single-resnet18-s"))
     table = vulnerability.build_table(tmp_path, tmp_path / "plan.csv")
-    row = synthetic.one(table, attack="clean", metric="clean_error")
+    row = the(table, attack="clean", metric="clean_error")
     assert row["n"] == 23
     assert row["mean"] == pytest.approx(np.delete(raw(results, "single-resnet18-s", "clean", "s", "error"), 5).mean())
 

@@ -15,6 +15,7 @@ from headstrong.analysis import baselines, build, plan, surrogates, tables, vuln
 from headstrong.analysis.files import read_table, write_table
 from headstrong.data.cache import write_split
 from headstrong.errors import ConfigError, MissingDataError
+from synthetic import one as the
 
 FIVE = "five-resnet18-sd_Dn_E"
 
@@ -24,7 +25,7 @@ FIVE = "five-resnet18-sd_Dn_E"
 
 def published_r(proxy: tuple[str, str], target: tuple[str, str], scope: str, statistic: str = "pearson") -> float:
     found = surrogates.correlate(surrogates.published_cells(*proxy), surrogates.published_cells(*target))
-    return float(synthetic.one(found, scope=scope, statistic=statistic)["value"])
+    return float(the(found, scope=scope, statistic=statistic)["value"])
 
 
 def test_published_surrogates_recomputed() -> None:
@@ -57,7 +58,7 @@ def test_surrogates_of_a_study(cells: pd.DataFrame) -> None:
     assert set(found["n"]) == {25, 5}
     pd.testing.assert_frame_equal(found, surrogates.build_table(cells))
     third = surrogates.table_3(found)
-    assert synthetic.one(third, surrogate="smaller encoder", attack="single")["published"] == 0.94
+    assert the(third, surrogate="smaller encoder", attack="single")["published"] == 0.94
     assert not third.loc[third["proxy"].eq("resnet50 clean error"), "published"].notna().any()
 
 
@@ -67,12 +68,12 @@ def test_surrogates_say_why_there_is_no_number(cells: pd.DataFrame) -> None:
     assert found["value"].isna().all()
     assert found["note"].ne("").all()
     negative = surrogates.published_cells("resnet18", "single").assign(value=lambda t: -t["value"])
-    row = synthetic.one(surrogates.correlate(negative, negative), scope="within", statistic="pearson")
+    row = the(surrogates.correlate(negative, negative), scope="within", statistic="pearson")
     assert math.isnan(row["value"])
     assert "logarithm" in row["note"]
     flat = surrogates.published_cells("resnet18", "single")
     flat["value"] = flat.groupby("main")["value"].transform("mean")
-    row = synthetic.one(
+    row = the(
         surrogates.correlate(flat, surrogates.published_cells("resnet50", "single")),
         scope="within",
         statistic="pearson",
@@ -87,15 +88,11 @@ def test_surrogates_say_why_there_is_no_number(cells: pd.DataFrame) -> None:
 def test_one_model_serves_both_cells_of_a_pair(table: pd.DataFrame, cells: pd.DataFrame) -> None:
     model = "combinations-resnet18-s_D"
     for main, auxiliary in ("sD", "Ds"):
-        cell = synthetic.one(cells, encoder="resnet18", epochs=12, main=main, auxiliary=auxiliary, quantity="multi")
-        row = synthetic.one(
-            table, model=model, attacked="sD", family="pgd", task=main, metric="relative_task_vulnerability"
-        )
+        cell = the(cells, encoder="resnet18", epochs=12, main=main, auxiliary=auxiliary, quantity="multi")
+        row = the(table, model=model, attacked="sD", family="pgd", task=main, metric="relative_task_vulnerability")
         assert (cell["model"], cell["value"]) == (model, row["mean"])
-        single = synthetic.one(cells, encoder="resnet18", epochs=12, main=main, auxiliary=auxiliary, quantity="single")
-        row = synthetic.one(
-            table, model=model, attacked=main, family="pgd", task=main, metric="relative_task_vulnerability"
-        )
+        single = the(cells, encoder="resnet18", epochs=12, main=main, auxiliary=auxiliary, quantity="single")
+        row = the(table, model=model, attacked=main, family="pgd", task=main, metric="relative_task_vulnerability")
         assert single["value"] == row["mean"]
 
 
@@ -132,13 +129,13 @@ def test_tables_have_the_papers_shape(cells: pd.DataFrame) -> None:
 
 def test_published_clean_errors_are_put_in_our_units() -> None:
     said = tables._supplement()
-    normals = synthetic.one(said, encoder="resnet18", block="clean", main="n", auxiliary="n")
+    normals = the(said, encoder="resnet18", block="clean", main="n", auxiliary="n")
     assert normals["published"] == pytest.approx(5456 / (65536 * 3))
-    assert synthetic.one(said, encoder="resnet18", block="clean", main="d", auxiliary="d")[
-        "published"
-    ] == pytest.approx(97.5 / 65536)
-    assert synthetic.one(said, encoder="resnet18", block="clean", main="s", auxiliary="s")["published"] == 50.5
-    assert synthetic.one(said, encoder="resnet18", block="single", main="d", auxiliary="d")["published"] == 7.87
+    assert the(said, encoder="resnet18", block="clean", main="d", auxiliary="d")["published"] == pytest.approx(
+        97.5 / 65536
+    )
+    assert the(said, encoder="resnet18", block="clean", main="s", auxiliary="s")["published"] == 50.5
+    assert the(said, encoder="resnet18", block="single", main="d", auxiliary="d")["published"] == 7.87
 
 
 def test_combinations_of_any_size_are_ranked(tmp_path: Path) -> None:
@@ -168,8 +165,8 @@ def test_attack_must_have_been_run(table: pd.DataFrame) -> None:
 def test_confusion_can_stand_in_for_segmentation(results: Path, table: pd.DataFrame) -> None:
     frame = plan.read_plan(results / "plan.csv")
     whole = tables.cells(table, frame, tables.choose_attack(table), segmentation="confusion")
-    cell = synthetic.one(whole, model="single-resnet18-s", quantity="clean_error")
-    miou = synthetic.one(table, model="single-resnet18-s", attack="clean", metric="miou")["mean"]
+    cell = the(whole, model="single-resnet18-s", quantity="clean_error")
+    miou = the(table, model="single-resnet18-s", attack="clean", metric="miou")["mean"]
     assert cell["value"] == pytest.approx(100 * (1 - miou))
     plain = tables.cells(table, frame, tables.choose_attack(table))
     others = [t.loc[t["main"].ne("s")].reset_index(drop=True) for t in (whole, plain)]
@@ -194,20 +191,16 @@ def test_constant_predictors_by_hand(tmp_path: Path) -> None:
     depth = {k: np.log1p(np.array([s["d"] for s in v]) * 512.0) / np.log(65536) for k, v in splits.items()}
     constant = depth["train"][valid["train"]].mean()
     errors = [((d[v] - constant) ** 2).mean() for d, v in zip(depth["test"], valid["test"], strict=True)]
-    assert synthetic.one(found, task="d")["error"] == pytest.approx(np.mean(errors), rel=1e-3)
+    assert the(found, task="d")["error"] == pytest.approx(np.mean(errors), rel=1e-3)
     image = {k: np.array([s["rgb"] for s in v]) / 127.5 - 1 for k, v in splits.items()}
     mean = image["train"].mean(axis=(0, 2, 3))
-    assert synthetic.one(found, task="A")["error"] == pytest.approx(
-        ((image["test"] - mean[:, None, None]) ** 2).mean(), rel=1e-4
-    )
+    assert the(found, task="A")["error"] == pytest.approx(((image["test"] - mean[:, None, None]) ** 2).mean(), rel=1e-4)
     # class 2 is the most frequent labelled class; predicting it everywhere has IoU = its share of the labelled pixels
     labels = np.array([s["s"] for s in splits["test"]])
     share = [(x == 2).sum() / (x > 0).sum() / 3 for x in labels]
-    assert synthetic.one(found, predictor=baselines.majority("labelled"))["error"] == pytest.approx(
-        100 * (1 - np.mean(share))
-    )
+    assert the(found, predictor=baselines.majority("labelled"))["error"] == pytest.approx(100 * (1 - np.mean(share)))
     whole = (labels == 2).sum() / (labels > 0).sum() / 3
-    assert synthetic.one(found, predictor=baselines.majority("labelled", confusion=True))["error"] == pytest.approx(
+    assert the(found, predictor=baselines.majority("labelled", confusion=True))["error"] == pytest.approx(
         100 * (1 - whole)
     )
     assert (found["n"] == 3).all()
