@@ -49,7 +49,9 @@ def errors(size: tuple[int, int], seeds: range, quantum: float) -> dict[str, np.
 
 
 def main(arguments: argparse.Namespace) -> None:
-    print("| size | depth | normals: median, mean | curvature, curved: median 1/m (relative, pixels) | flat: median 1/m |")
+    print(
+        "| size | depth | normals: median, mean | curvature, curved: median 1/m (relative, pixels) | flat: median 1/m |"
+    )
     print("|---|---|---|---|---|")
     for side in (64, 128, 256):
         for name, quantum in (("exact", 0.0), ("39 mm", QUANTUM)):
