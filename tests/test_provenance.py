@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,19 @@ def test_atomic_path_leaves_the_whole_file_or_none(tmp_path):
         partial.write_text("whole")
     assert target.read_text() == "whole"
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_what_a_killed_writer_left_is_gone_after_the_next(tmp_path):
+    code = (
+        "import os, pathlib, sys; from headstrong.provenance import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as partial: partial.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "file.txt")], cwd=ROOT / "src")
+    assert killed.returncode == -9
+    assert not (tmp_path / "file.txt").exists()
+    with atomic_path(tmp_path / "file.txt") as partial:
+        partial.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_a_run_record_tells_where_a_result_comes_from(tmp_path):

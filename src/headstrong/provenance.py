@@ -216,10 +216,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it to `path` at success, remove it on failure.
 
-    The temporary name keeps the suffix, for writers that look at it.
+    The temporary name keeps the suffix, for writers that look at it. It is always the same for a path: what a killed
+    writer left is overwritten and renamed by the next. A path has one writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    partial = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)
