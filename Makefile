@@ -6,7 +6,6 @@ STUDY ?= quick
 CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 VENV := .venv
 BIN := $(VENV)/bin
-export PYTHONPATH := src
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 overlays := $(foreach name,$(filter-out quick,$(STUDY)),studies/$(name).yaml)
@@ -17,6 +16,7 @@ UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate
 .PHONY: study test test-slow lint format schema lock clean-venv
 
 study: $(VENV)/.ready
+	$(BIN)/python -m headstrong plan --study $(STUDY) --count
 	$(BIN)/snakemake --cores $(CORES) $(configfiles)
 
 test: $(VENV)/.ready-to-test
@@ -29,7 +29,7 @@ lint: $(VENV)/.ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=src $(BIN)/lint-imports
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
@@ -49,8 +49,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'headstrong needs Python 3.11 or later: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: envs/requirements.lock | $(VENV)/bin/python
+# The package itself is installed editable, so that `.venv/bin/python -m headstrong` and the scripts run by hand.
+$(VENV)/.ready: envs/requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(PIP_INSTALL) -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-index --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.ready-to-test: envs/requirements-dev.lock $(VENV)/.ready

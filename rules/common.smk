@@ -20,10 +20,15 @@ EVALUATIONS = [f"{RESULTS}/evaluations/{model.id}.h5" for model in PLAN.models]
 SWITCHES = STUDY.protocol.resolved()
 
 
+def one_of(ids):
+    """A wildcard constraint that matches these ids and nothing else."""
+    return "|".join(sorted(ids)) or "none"
+
+
 wildcard_constraints:
     split="train|test",
-    run=r"[a-zA-Z0-9_-]+",
-    model=r"[a-zA-Z0-9_-]+",
+    run=one_of(run.id for run in PLAN.runs),
+    model=one_of(model.id for model in PLAN.models),
 
 
 def weights_of(model_id):
@@ -75,8 +80,3 @@ def folder_of_output(wildcards, output):
 def folder_of_evaluations(wildcards, input):
     """The folder of all evaluations: a thousand paths would not fit on a command line."""
     return str(Path(input.evaluations[0]).parent)
-
-
-def one_of(ids):
-    """A wildcard constraint that matches these ids and nothing else."""
-    return "|".join(sorted(ids)) or "none"

@@ -83,3 +83,23 @@ def test_plan_pipes_into_head_without_a_complaint():
     assert result.returncode == 0
     assert result.stdout == "id,section,encoder,main,auxiliary,weights,epochs,seed\n"
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "headstrong", "plan", "--study", "full", "--count"], ["scripts/collect_vulnerability.py", "--help"]],
+)
+def test_commands_of_the_readme_need_no_path_to_the_package(command):
+    env = {"PATH": "/usr/bin:/bin"}
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, env=env)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_make_study_of_an_unknown_study_is_one_line():
+    result = subprocess.run(["make", "study", "STUDY=typo"], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "studies/typo.yaml" in errors[0]
