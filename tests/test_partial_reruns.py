@@ -130,7 +130,7 @@ def test_snakemakes_own_report_is_made(study):
 
 
 def test_a_model_that_the_plan_does_not_have_is_said_without_a_traceback(study):
-    result = checkout.snakemake(study, "results/micro/evaluations/combinations-resnet18-xy.h5")
+    result = checkout.snakemake(study, "--", "results/micro/evaluations/combinations-resnet18-xy.h5")
     assert result.returncode != 0
     assert "MissingRuleException" in result.stderr
     assert "Traceback" not in result.stderr
