@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 overlays := $(foreach name,$(filter-out quick,$(STUDY)),studies/$(name).yaml)
 configfiles := $(if $(overlays),--configfile $(overlays))
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --require-hashes --no-deps
-UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+UV_COMPILE = uv pip compile --override overrides.in --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: study test test-slow lint format schema lock clean-venv
 
