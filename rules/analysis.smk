@@ -1,17 +1,31 @@
 # From per-sample numbers to tables.
 
-SHAPED_TABLES = ["cells", "pairs", "table_1", "combinations", "surrogates", "table_3"]
+SHAPED_TABLES = [
+    "cells",
+    "pairs",
+    "table_1",
+    "table_2",
+    "combinations",
+    "surrogates",
+    "table_3",
+    "switches",
+]
+ATTACK_TABLES = [
+    "balanced",
+    "transfer",
+    "theory",
+    "marginal",
+    "curves",
+    "flags",
+    "programs",
+]
+ATTACK_TABLE_MODULES = [
+    f"headstrong.analysis.{name}"
+    for name in ["balanced", "transfer", "theory", "marginal", "curves", "checks"]
+]
 TABLES = expand(
     f"{RESULTS}/tables/{{table}}.csv",
-    table=[
-        "baselines",
-        "vulnerability",
-        "pairs",
-        "table_1",
-        "combinations",
-        "surrogates",
-        "table_3",
-    ],
+    table=["baselines", "vulnerability", *SHAPED_TABLES, *ATTACK_TABLES],
 )
 SHOWN_ATTACK = {
     key: getattr(STUDY.analysis, key) for key in ("family", "norm", "epsilon", "steps")
@@ -51,11 +65,12 @@ rule measure_baselines:
     params:
         tasks=STUDY.tasks,
         pixels=SWITCHES["error_pixels"],
+        curvature=SWITCHES["curvature"],
         samples=STUDY.evaluation.samples or 0,
         code=code_digest("headstrong.analysis.baselines"),
     shell:
         "python scripts/measure_baselines.py --train {input.train} --test {input.test} --tasks {params.tasks}"
-        " --pixels {params.pixels} --samples {params.samples} --output {output} > {log} 2>&1"
+        " --pixels {params.pixels} --curvature {params.curvature} --samples {params.samples} --output {output} > {log} 2>&1"
 
 
 rule collect_vulnerability:
@@ -78,11 +93,39 @@ rule collect_vulnerability:
         folder=folder_of_evaluations,
         aggregation=SWITCHES["aggregation"],
         adversarial_vulnerability=SWITCHES["adversarial_vulnerability"],
+        seed=STUDY.study.seed,
         code=code_digest("headstrong.analysis.vulnerability"),
     shell:
         "python scripts/collect_vulnerability.py --plan {input.plan} --evaluations {params.folder}"
         " --aggregation {params.aggregation} --adversarial-vulnerability {params.adversarial_vulnerability}"
-        " --processes {threads} --output {output} > {log} 2>&1"
+        " --seed {params.seed} --processes {threads} --output {output} > {log} 2>&1"
+
+
+rule collect_attacks:
+    input:
+        plan=f"{RESULTS}/plan.csv",
+        evaluations=EVALUATIONS,
+    output:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=ATTACK_TABLES),
+    log:
+        f"{RESULTS}/logs/collect_attacks.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/collect_attacks/all.tsv"
+    conda:
+        "../envs/tables.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory_mb(4000),
+        runtime=runtime_minutes(60),
+    params:
+        folder=folder_of_evaluations,
+        output=folder_of_output,
+        seed=STUDY.study.seed,
+        bootstrap=STUDY.analysis.bootstrap,
+        code=code_digest(*ATTACK_TABLE_MODULES),
+    shell:
+        "python scripts/collect_attacks.py --plan {input.plan} --evaluations {params.folder} --seed {params.seed}"
+        " --bootstrap {params.bootstrap} --processes {threads} --output {params.output} > {log} 2>&1"
 
 
 rule make_tables:

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from headstrong.data.build import code_modules
 from headstrong.jobs import to_dict
-from headstrong.provenance import code_digest, settings_json
+from headstrong.provenance import code_digest, settings_json, training_code
 from headstrong.study import plan_settings
 from headstrong.workflow import load_study, prepare_jobs
 
@@ -48,6 +48,10 @@ def data_settings(wildcards):
 
 def training_job(wildcards):
     return settings_json(to_dict(PLAN.training_job(wildcards.run)))
+
+
+def code_of_training(wildcards):
+    return training_code(bool(PLAN[wildcards.run].adversarial))
 
 
 def evaluation_job(wildcards):

@@ -1,11 +1,15 @@
 # Figures, from tables and nothing else.
 
 
+DRAWN_TABLES = ["balanced", "transfer", "theory", "marginal", "switches", "curves"]
+
+
 rule draw_figures:
     input:
         vulnerability=f"{RESULTS}/tables/vulnerability.csv",
         surrogates=f"{RESULTS}/tables/surrogates.csv",
         plan=f"{RESULTS}/plan.csv",
+        others=expand(f"{RESULTS}/tables/{{table}}.csv", table=DRAWN_TABLES),
     output:
         report(
             directory(f"{RESULTS}/figures"),
@@ -30,5 +34,5 @@ rule draw_figures:
         code=code_digest("headstrong.figures.gallery"),
     shell:
         "python scripts/draw_figures.py --vulnerability {input.vulnerability} --plan {input.plan}"
-        " --surrogates {input.surrogates} --attack {params.attack:q} --chains {params.chains}"
+        " --surrogates {input.surrogates} --tables {input.others} --attack {params.attack:q} --chains {params.chains}"
         " --look {params.look:q} --output {output} > {log} 2>&1"

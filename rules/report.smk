@@ -27,9 +27,8 @@ rule make_report:
                 "collect_vulnerability": code_digest(
                     "headstrong.analysis.vulnerability"
                 ),
-                "make_tables": code_digest(
-                    "headstrong.analysis.tables", "headstrong.analysis.surrogates"
-                ),
+                "collect_attacks": code_digest(*ATTACK_TABLE_MODULES),
+                "make_tables": code_digest("headstrong.analysis.build"),
                 "draw_figures": code_digest("headstrong.figures.gallery"),
             }
         ),

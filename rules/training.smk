@@ -26,7 +26,7 @@ rule train_model:
         gpu=1,
     params:
         job=training_job,
-        code=code_digest("headstrong.training"),
+        code=code_of_training,
         snapshots="",
         work=f"{WORK}/{{run}}",
     shell:
@@ -49,7 +49,7 @@ use rule train_model as train_model_with_checkpoints with:
         run=one_of(PLAN.runs_with_snapshots),
     params:
         job=training_job,
-        code=code_digest("headstrong.training"),
+        code=code_of_training,
         snapshots=[
             f"--snapshot {epoch}={RESULTS}/models/{{run}}/epoch-{epoch}.safetensors"
             for epoch in PLAN.snapshot_epochs

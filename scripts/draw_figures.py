@@ -26,6 +26,7 @@ def main(arguments):
         choice=choose_attack(vulnerability, **json.loads(arguments.attack)),
         chains=arguments.chains,
         settings=json.loads(arguments.look),
+        **{path.stem: read_table(path) for path in arguments.tables},
     )
 
 
@@ -34,6 +35,14 @@ if __name__ == "__main__":
     parser.add_argument("--vulnerability", type=Path, required=True, help="vulnerability.csv")
     parser.add_argument("--plan", type=Path, required=True, help="plan.csv of the study")
     parser.add_argument("--surrogates", type=Path, required=True, help="surrogates.csv")
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="CSV",
+        help="balanced, transfer, theory, ..., by their names",
+    )
     parser.add_argument("--attack", required=True, help="family, norm, epsilon and steps of the attack shown: JSON")
     parser.add_argument("--chains", nargs="*", default=[], help="orders in which tasks are attacked, as letters")
     parser.add_argument("--look", default="{}", help="formats, dpi and width: JSON")

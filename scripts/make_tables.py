@@ -1,4 +1,4 @@
-"""Make the tables in the papers' shapes from vulnerability.csv: pairs, Table 1, all combinations, surrogates, Table 3.
+"""Make the tables in the papers' shapes from vulnerability.csv: pairs, Tables 1 to 3, combinations, switches.
 
 python scripts/make_tables.py --vulnerability results/quick/tables/vulnerability.csv --plan results/quick/plan.csv
     --settings '{"family": "pgd", "norm": "linf", "epsilon": 0.03137254901960784, "steps": 25, "bootstrap": 2000,

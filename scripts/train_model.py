@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.jobs import to_dict, training_job_from_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, file_digest, training_code
 
 
 def main(arguments):
@@ -22,7 +22,7 @@ def main(arguments):
     job = training_job_from_dict(json.loads(program.text_or_file(arguments.job)))
     snapshots = {int(epoch): Path(path) for epoch, _, path in (item.partition("=") for item in arguments.snapshot)}
     device = choose_device(arguments.device)
-    code = arguments.code or code_digest("headstrong.training")
+    code = arguments.code or training_code(job.adversarial is not None)
     facts = {"code": code, "device": device, "threads": arguments.threads}
     with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
         train(

@@ -33,11 +33,27 @@ plan:
   encoders: null
   single-encoders: null
   five: null
+  weighted: null
+  three: null
+  three-adversarial: null
+  three-corner: null
+  three-released: null
+  sharing: null
 chains: [sd]
 model: {width: 0.0625}
 training: {epochs: 3, batch_size: 8}
 attacks:
   pgd: {steps: [2]}
+  apgd: null
+  apgd-balanced: null
+  wgd: null
+  fgsm: null
+  balanced: null
+  mim: null
+  budgets: null
+  shorter: null
+  l2: null
+  program: null
 analysis: {steps: 2, bootstrap: 50}
 figures: {dpi: 50}
 """

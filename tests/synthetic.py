@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from headstrong.analysis.records import FORMAT, measures_of
 from headstrong.jobs import AttackJob, EvaluationJob, to_dict
 from headstrong.tasks import file_safe, in_order
 
@@ -103,6 +104,9 @@ def row(section: str, encoder: str, letters: str, epochs: int, weights: str | No
         "weights": weights or ";".join([str(1 / len(letters))] * len(letters)),
         "epochs": epochs,
         "seed": 1,
+        "layout": "",
+        "adversarial": "",
+        "switches": "",
     }
 
 
@@ -141,6 +145,17 @@ def write_study(results: Path, study: Study) -> pd.DataFrame:
     return plan
 
 
+def study_of_one(folder: Path, jobs: list[AttackJob], letters: str = "nsd", **parts: object) -> tuple[Path, Path]:
+    """Write a study of one model, a-resnet18-<letters>, under these attacks; return its evaluation and its plan."""
+    spec = {**row("a", "resnet18", letters, 9), "switches": parts.pop("switches", "")}
+    wanted = Study(encoders=(), sizes=(), five=False, early=False, specs=[spec], samples=16)
+    write_study(folder, wanted)
+    path = folder / "evaluations" / f"{spec['id']}.h5"
+    path.unlink()
+    write_evaluation(path, str(spec["id"]), letters, jobs, spec, wanted, **parts)
+    return path, folder / "plan.csv"
+
+
 def write_evaluation(
     path: Path,
     model: str,
@@ -149,10 +164,16 @@ def write_evaluation(
     spec: dict[str, object],
     study: Study,
     miou: str = "labelled",
+    baseline: str = "clean",
+    gradients: bool = False,
+    flags: tuple[dict[str, object], ...] = (),
 ) -> None:
     """One evaluation file: errors and losses drawn around plausible means, from a seed and the model's name."""
     rng = np.random.default_rng([study.seed, *model.encode()])
-    job = EvaluationJob(model, letters, tuple(attacks), None, 32, "valid", miou, "valid", "prior", "float32", 0)
+    job = EvaluationJob(
+        model, letters, tuple(attacks), None, 32, "valid", miou, "valid", "prior", "float32", 0,
+        baseline=baseline, gradients=gradients,
+    )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     quality = {"resnet18": 1.0, "resnet50": 0.92}.get(str(spec["encoder"]), 0.95) * (
         1.25 if spec["epochs"] == 4 else 1.0
@@ -160,7 +181,7 @@ def write_evaluation(
     quality *= float(np.exp(0.06 * rng.normal()))
     with h5py.File(path, "w", track_order=False) as file:
         file.attrs.update(
-            format="headstrong-evaluation-1",
+            format=FORMAT,
             id=model,
             tasks=letters,
             job=json.dumps(to_dict(job)),
@@ -168,16 +189,18 @@ def write_evaluation(
             weights_sha256="00",
             data="rooms",
             classes=json.dumps(CLASSES),
+            precision="float32",
         )
         file["index"] = np.array([f"test/{i:05d}" for i in range(study.samples)], dtype=h5py.string_dtype())
         difficulty = np.exp(0.3 * rng.normal(size=study.samples))
         clean = {}
         for letter in letters:
             clean[letter] = _write_task(file.create_group(f"clean/{letter}"), letter, quality * difficulty, None, rng)
+            _write_measures(file[f"clean/{letter}"], letter, _more(study, model, letter))
         susceptibility = {letter: float(np.exp(0.2 * rng.normal())) for letter in letters}
         for one in attacks:
             group = file.create_group(f"attacks/{one.name}")
-            group.attrs.update({key: value for key, value in vars(one).items()})
+            group.attrs.update({key: value for key, value in vars(one).items() if value is not None})
             group["linf"] = np.full(study.samples, one.epsilon, np.float32)
             group["l2"] = np.full(study.samples, one.epsilon * 50, np.float32)
             for letter in letters:
@@ -185,6 +208,73 @@ def write_evaluation(
                     _strength(one, letter) * susceptibility[letter] * np.exp(0.2 * rng.normal(size=study.samples))
                 )
                 _write_task(group.create_group(letter), letter, quality * difficulty, strength, rng, clean[letter])
+                more = _more(study, model, letter)
+                _write_measures(group[letter], letter, more, _strength(one, letter), _more(study, one.name, letter))
+            _write_notes(group, one, letters, clean, baseline, _more(study, model, one.name))
+        if gradients:
+            _write_gradients(file.create_group("gradients"), letters, study.samples, _more(study, model, "gradients"))
+        file.create_dataset("flags", data=json.dumps(flags), dtype=h5py.string_dtype())
+
+
+def _more(study: Study, *words: str) -> np.random.Generator:
+    """A generator of its own for what came later, so that the numbers of errors and losses stay as they were."""
+    return np.random.default_rng([study.seed, *"/".join(words).encode()])
+
+
+def _write_measures(
+    group: h5py.Group,
+    letter: str,
+    rng: np.random.Generator,
+    strength: float = 0.0,
+    own: np.random.Generator | None = None,
+) -> None:
+    """Measures that an attack makes worse by at most a half: shares fall, errors and angles grow."""
+    count = len(group["loss"])
+    for name in measures_of(letter):
+        values = rng.uniform(0.3, 0.9, count)
+        if own is not None:
+            harm = 0.5 * strength * own.uniform(0.5, 1, count)
+            values = values * (1 - harm if name.startswith("within") else 1 + harm)
+        group[f"measures/{name}"] = values.astype(np.float32)
+
+
+def _write_notes(
+    group: h5py.Group,
+    one: AttackJob,
+    letters: str,
+    clean: dict[str, tuple[np.ndarray, np.ndarray]],
+    baseline: str,
+    rng: np.random.Generator,
+) -> None:
+    """What an attack notes on its way: the curve from the clean loss on, where it started, and its programs."""
+    count = len(group["linf"])
+    if one.stepper != "noise":
+        before = np.array([clean[letter][1].mean() for letter in one.attacked])
+        rise = 1 - np.exp(-0.3 * np.arange(one.steps))
+        group["curve"] = before * (1 + rise[:, None] * rng.uniform(0.5, 2, len(one.attacked)))
+    if baseline == "start":
+        for letter in letters:
+            place, slight = group.create_group(f"start/{letter}"), np.full(count, 0.1)
+            _write_task(place, letter, np.ones(count), slight, rng, clean[letter])
+    if one.stepper.startswith("ilp_"):
+        solved = rng.random(count) < 0.8
+        text = h5py.string_dtype()
+        group["program/status"] = np.array(np.where(solved, "optimal", "time limit"), dtype=text)
+        group["program/fallback"] = np.array(np.where(solved, "", "closed form"), dtype=text)
+        group["program/value"] = value = rng.random(count)
+        group["program/gap"] = gap = np.where(solved, 0.0, 0.1)
+        group["program/bound"] = value / (1 - gap)
+
+
+def _write_gradients(group: h5py.Group, letters: str, count: int, rng: np.random.Generator) -> None:
+    r = rng.normal(size=(count, len(letters), 12))
+    subsets = ["".join(c) for k in range(1, len(letters) + 1) for c in combinations(letters, k)]
+    sums = [r[:, [letters.index(x) for x in subset]].sum(axis=1) for subset in subsets]
+    group.attrs.update(tasks=letters, subsets=json.dumps(subsets))
+    group["gram"] = np.einsum("kip,kjp->kij", r, r)
+    group["mean_gram"] = r.mean(axis=0) @ r.mean(axis=0).T
+    group["l1"] = np.stack([np.abs(v).sum(axis=1) for v in sums], axis=1)
+    group["l2"] = np.stack([np.linalg.norm(v, axis=1) for v in sums], axis=1)
 
 
 def _strength(one: AttackJob, letter: str) -> float:

@@ -167,6 +167,73 @@ def _plan_of(results: Path, model: str) -> str:
     return "\n".join([head, *(line for line in lines if line.startswith(f"{model},"))]) + "\n"
 
 
+def test_released_baseline_is_the_start_of_the_attack(tmp_path: Path) -> None:
+    jobs = [synthetic.attack("pgd", "total", "nsd"), synthetic.attack("noise", "total", "nsd", "noise", 1)]
+    path, plan_file = synthetic.study_of_one(tmp_path / "start", jobs, baseline="start")
+    table = vulnerability.build_table(path.parent, plan_file)
+    same, same_plan = synthetic.study_of_one(tmp_path / "clean", jobs)
+    usual = vulnerability.build_table(same.parent, same_plan)
+    relative = table["metric"].str.startswith("relative_task_vulnerability")
+    pd.testing.assert_frame_equal(table.loc[~relative], usual.loc[~relative])
+    assert (table.loc[relative, "mean"] != usual.loc[relative, "mean"]).all()
+    with h5py.File(path) as file:
+        for job in jobs:
+            for letter in "nsd":
+                start = file[f"attacks/{job.name}/start/{letter}/error"][:].astype(float)
+                after = file[f"attacks/{job.name}/{letter}/error"][:].astype(float)
+                row = the(table, attack=job.name, task=letter, metric="relative_task_vulnerability")
+                assert row["mean"] == pytest.approx(after.mean() / start.mean() - 1, rel=1e-12)
+            before, after = (
+                1 - float(miou_from_confusion(file[place][:].sum(axis=0), "labelled"))
+                for place in (f"attacks/{job.name}/start/s/confusion", f"attacks/{job.name}/s/confusion")
+            )
+            row = the(table, attack=job.name, metric="relative_task_vulnerability_confusion")
+            assert row["mean"] == pytest.approx(after / before - 1, rel=1e-12)
+
+
+def test_switches_of_a_model_overrule_the_study(tmp_path: Path) -> None:
+    jobs = [synthetic.attack("pgd", "single", letter) for letter in "nsd"]
+    own = "adversarial_vulnerability=released;aggregation=mean_of_ratios;start=corner"
+    path, plan_file = synthetic.study_of_one(tmp_path / "own", jobs, switches=own)
+    table = vulnerability.build_table(path.parent, plan_file)
+    same, same_plan = synthetic.study_of_one(tmp_path / "study", jobs)
+    everywhere = {"aggregation": "mean_of_ratios", "adversarial_vulnerability": "released"}
+    pd.testing.assert_frame_equal(table, vulnerability.build_table(same.parent, same_plan, **everywhere))
+    usual = vulnerability.build_table(same.parent, same_plan)
+    changed = table.loc[table["mean"].ne(usual["mean"]), "metric"]
+    assert set(changed) >= {"relative_task_vulnerability", "adversarial_vulnerability"}
+    assert not changed.isin(["relative_performance", "adversarial_error", "clean_error"]).any()
+
+
+def test_an_unknown_switch_of_the_plan_is_one_line(tmp_path: Path) -> None:
+    path, plan_file = synthetic.study_of_one(
+        tmp_path, [synthetic.attack("pgd", "single", "n")], switches="aggregation=median"
+    )
+    with pytest.raises(BrokenFileError, match="a-resnet18-nsd, switches: ") as caught:
+        vulnerability.build_table(path.parent, plan_file)
+    assert str(caught.value).startswith(str(plan_file))
+    assert str(caught.value).endswith("write the plan again")
+    assert "'median' is not known" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- tables on disk --------------------------------------------------------------------------------------------------
+
+
+def test_tables_say_in_text_numbers_and_truth_what_they_hold(tmp_path: Path) -> None:
+    rows = [
+        {"added": "n", "measured": 0.5, "holds": True, "switch": "a=b;c=d", "base": "x-n", "tasks": "sd"},
+        {"added": "E", "measured": -1.0, "holds": False, "switch": "", "base": "", "tasks": "n"},
+    ]
+    frame = pd.DataFrame(rows)
+    write_table(frame, tmp_path / "marginal.csv")
+    pd.testing.assert_frame_equal(frame, read_table(tmp_path / "marginal.csv"), check_dtype=False)
+    assert read_table(tmp_path / "marginal.csv")["holds"].dtype == bool
+    (tmp_path / "marginal.csv").write_text("holds\nperhaps\n")
+    with pytest.raises(BrokenFileError, match="not a table"):
+        read_table(tmp_path / "marginal.csv")
+
+
 # --- broken files -------------------------------------------------------------------------------------------------
 
 

@@ -13,59 +13,15 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import Tensor
 
+from attack_problems import ids, linear_losses, make_attack, network_losses, random_images
 from headstrong.attacks.balancers import BALANCERS
-from headstrong.attacks.run import perturb
+from headstrong.attacks.program_steppers import PROGRAMS
+from headstrong.attacks.run import FROM_CLEAN, check, perturb
 from headstrong.attacks.steppers import STEPPERS
 from headstrong.attacks.threat import BALLS
 from headstrong.errors import ConfigError, DivergedError
-from headstrong.jobs import AttackJob
 
 torch.set_num_threads(1)
-
-
-def make_attack(**changes: object) -> AttackJob:
-    base = AttackJob(
-        name="test",
-        family="test",
-        balancer="total",
-        attacked="sd",
-        stepper="pgd",
-        norm="linf",
-        epsilon=8 / 255,
-        step_size=2 / 255,
-        steps=10,
-        start="clean",
-        restarts=1,
-    )
-    return replace(base, **changes)
-
-
-def ids(images: Tensor) -> Tensor:
-    return torch.arange(len(images))
-
-
-def random_images(count: int, shape: tuple[int, int, int] = (3, 4, 4), seed: int = 0) -> Tensor:
-    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
-
-
-def linear_losses(shape: tuple[int, int, int], count: int, seed: int = 1):
-    """T losses that are linear in the image: `losses(x)[b, t] = 5 + <slopes[t], x[b]>`, so positive and known."""
-    slopes = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
-
-    def losses(points: Tensor) -> Tensor:
-        return 5 + points.flatten(1) @ slopes.flatten(1).T
-
-    return losses, slopes
-
-
-def network_losses(tasks: int, seed: int, shape: tuple[int, int, int] = (3, 4, 4)):
-    """A small random convolutional network with `tasks` squared-error losses: not linear, not convex."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = torch.nn.Sequential(
-            torch.nn.Conv2d(shape[0], 6, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(6, tasks, 3, padding=1)
-        ).requires_grad_(False)
-    return lambda points: (network(points) - 0.3).square().mean(dim=(2, 3))
 
 
 # --- balls -----------------------------------------------------------------------------------------------------------
@@ -148,7 +104,7 @@ def test_uniform_draws_fill_the_ball_evenly(norm: str) -> None:
 # --- attacks on linear losses: the optimum is known ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stepper", ["fgsm", "ifgsm", "pgd"])
+@pytest.mark.parametrize("stepper", sorted(STEPPERS.keys() - {"noise"}))
 @pytest.mark.parametrize("attacked", ["s", "sd"])
 def test_linf_attack_reaches_the_enumerated_optimum(stepper: str, attacked: str) -> None:
     shape = (2, 2, 2)
@@ -182,34 +138,6 @@ def test_l2_pgd_reaches_the_optimum_where_the_box_binds() -> None:
     assert float((images == 0).float().mean()) > 0.1
 
 
-# --- balancers -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("start", ["clean", "uniform", "corner"])
-def test_total_of_one_task_is_single_to_the_bit(norm: str, start: str) -> None:
-    losses, images = network_losses(2, seed=3), random_images(5)
-    both = [
-        perturb(losses, images, make_attack(balancer=name, attacked="d", norm=norm, start=start), "sd", ids(images), 0)
-        for name in ("single", "total")
-    ]
-    assert torch.equal(*both)
-
-
-def test_total_of_equal_tasks_is_single() -> None:
-    one, images = network_losses(1, seed=3), random_images(5)
-    total = perturb(lambda x: one(x).expand(-1, 2), images, make_attack(), "sd", ids(images), 0)
-    single = perturb(one, images, make_attack(balancer="single", attacked="s"), "s", ids(images), 0)
-    assert torch.equal(total, single)
-
-
-def test_only_attacked_tasks_count() -> None:
-    losses, slopes = linear_losses((3, 4, 4), 3)
-    images = torch.full((1, 3, 4, 4), 0.5)
-    found = perturb(losses, images, make_attack(attacked="ns", epsilon=0.1, steps=8), "sdn", ids(images), 0)
-    torch.testing.assert_close(found, images + (2 / 255 * 8) * (slopes[0] + slopes[2]).sign()[None], atol=1e-6, rtol=0)
-
-
 # --- every attack: invariants ----------------------------------------------------------------------------------------
 
 
@@ -217,17 +145,19 @@ def test_only_attacked_tasks_count() -> None:
 @given(
     seed=st.integers(0, 10**6),
     stepper=st.sampled_from(sorted(STEPPERS)),
+    balancer=st.sampled_from(sorted(BALANCERS.keys() - {"single"})),
     norm=st.sampled_from(sorted(BALLS)),
     start=st.sampled_from(["clean", "uniform", "corner"]),
     epsilon=st.one_of(st.just(0.0), st.floats(1e-4, 1.0)),
     step=st.floats(1e-4, 2.0),
 )
 def test_no_attack_leaves_ball_or_box(
-    seed: int, stepper: str, norm: str, start: str, epsilon: float, step: float
+    seed: int, stepper: str, balancer: str, norm: str, start: str, epsilon: float, step: float
 ) -> None:
-    start = "clean" if stepper in ("fgsm", "ifgsm") else start
+    start = "clean" if stepper in FROM_CLEAN else start
     images = random_images(3, seed=seed).mul(1.4).sub(0.2).clamp(0, 1)
-    attack = make_attack(stepper=stepper, norm=norm, start=start, epsilon=epsilon, step_size=step, steps=3)
+    setting = make_attack(stepper=stepper, balancer=balancer, norm=norm, start=start)
+    attack = replace(setting, epsilon=epsilon, step_size=step, steps=3)
     found = perturb(network_losses(2, seed), images, attack, "sd", ids(images), seed)
     change = (found.double() - images.double()).flatten(1)
     size = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
@@ -237,15 +167,18 @@ def test_no_attack_leaves_ball_or_box(
     assert float(found.max()) <= 1
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("stepper", ["pgd", "noise"])
-def test_an_image_is_attacked_alike_whatever_its_batch(norm: str, stepper: str) -> None:
-    losses, images = network_losses(2, seed=1), random_images(7)
-    attack = make_attack(norm=norm, stepper=stepper, start="uniform", restarts=2)
+@pytest.mark.parametrize("norm", sorted(BALLS))
+@pytest.mark.parametrize("balancer", sorted(BALANCERS))
+@pytest.mark.parametrize("stepper", sorted(STEPPERS))
+def test_an_image_is_attacked_alike_whatever_its_batch(stepper: str, balancer: str, norm: str) -> None:
+    losses, images = network_losses(2, seed=1, dtype=torch.float64), random_images(64)
+    drawn = {} if stepper in FROM_CLEAN else {"start": "uniform", "restarts": 2}
+    attacked = "d" if balancer == "single" else "sd"
+    attack = make_attack(stepper=stepper, balancer=balancer, norm=norm, attacked=attacked, steps=6, **drawn)
     together = perturb(losses, images, attack, "sd", ids(images), 0)
-    alone = [perturb(losses, images[i : i + 1], attack, "sd", torch.tensor([i]), 0) for i in range(7)]
-    torch.testing.assert_close(torch.cat(alone), together, atol=1e-6, rtol=0)
-    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    order = torch.tensor([3, 0, 63, 1, 40])
+    alone = [perturb(losses, images[i : i + 1], attack, "sd", torch.tensor([i]), 0) for i in order.tolist()]
+    torch.testing.assert_close(torch.cat(alone), together[order], atol=1e-6, rtol=0)
     shuffled = perturb(losses, images[order], attack, "sd", order, 0)
     torch.testing.assert_close(shuffled, together[order], atol=1e-6, rtol=0)
 
@@ -285,7 +218,7 @@ def test_corner_start_brightens_every_channel_alike(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("stepper", ["fgsm", "ifgsm", "pgd"])
+@pytest.mark.parametrize("stepper", sorted(STEPPERS.keys() - {"noise"}))
 def test_no_gradient_no_move(norm: str, stepper: str) -> None:
     images = random_images(3)
     flat = perturb(
@@ -294,10 +227,11 @@ def test_no_gradient_no_move(norm: str, stepper: str) -> None:
     assert torch.equal(flat, images)
 
 
-def test_tiny_gradients_move_the_image_as_far_as_large_ones() -> None:
+@pytest.mark.parametrize("stepper", sorted(STEPPERS.keys() - {"noise"}))
+def test_tiny_gradients_move_the_image_as_far_as_large_ones(stepper: str) -> None:
     images = random_images(3)
     losses, _ = linear_losses((3, 4, 4), 2)
-    attack = make_attack(norm="l2", epsilon=0.3, step_size=0.1)
+    attack = make_attack(stepper=stepper, norm="l2", epsilon=0.3, step_size=0.1)
     found = [perturb(lambda x, c=c: c * losses(x), images, attack, "sd", ids(images), 0) for c in (1.0, 1e-30)]
     torch.testing.assert_close(*found, atol=1e-5, rtol=0)
 
@@ -310,10 +244,11 @@ def test_pgd_is_at_least_as_strong_as_fgsm_on_a_convex_loss() -> None:
 
     images = random_images(20)
     value = {}
-    for stepper in ("noise", "fgsm", "pgd"):
+    for stepper in ("noise", "fgsm", "pgd", "apgd"):
         attack = make_attack(stepper=stepper, epsilon=0.1, step_size=0.02, steps=20)
         value[stepper] = losses(perturb(losses, images, attack, "sd", ids(images), 0)).sum(1)
     assert bool((value["pgd"] >= value["fgsm"] * (1 - 1e-5)).all())
+    assert bool((value["apgd"] >= value["fgsm"] * (1 - 1e-5)).all())
     assert bool((value["fgsm"] > value["noise"]).all())
 
 
@@ -342,8 +277,11 @@ def test_given_clean_losses_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"balancer": "sum"}, "balancer 'sum' is unknown; choose one of single, total"),
-        ({"stepper": "cw"}, "stepper 'cw' is unknown"),
+        (
+            {"balancer": "wgd"},
+            "balancer 'wgd' is unknown; choose one of dgba, sign_sum, single, total, wgd_cyclic, wgd_published",
+        ),
+        ({"stepper": "cw"}, "stepper 'cw' is unknown; choose one of apgd, fgsm, ifgsm, "),
         ({"norm": "l1"}, "norm 'l1' is unknown; choose one of l2, linf"),
         ({"start": "middle"}, "start 'middle' is unknown"),
         ({"attacked": "sK"}, "task 'K'"),
@@ -358,6 +296,15 @@ def test_given_clean_losses_change_nothing() -> None:
         ({"restarts": 0}, "restarts is 0"),
         ({"restarts": 3}, "restarts need start 'uniform'"),
         ({"stepper": "ifgsm", "start": "corner"}, "starts at the clean image"),
+        ({"stepper": "mim", "start": "uniform"}, "starts at the clean image"),
+        ({"stepper": "mim", "restarts": 2}, "restarts need start 'uniform'"),
+        ({"stepper": "apgd", "steps": 0}, "steps is 0"),
+        ({"l2_step": "raw"}, "l2_step 'raw' is unknown; choose one of direction, released"),
+        ({"l2_step": "released"}, "l2_step 'released' works with norm 'l2' and stepper ifgsm, pgd only"),
+        ({"l2_step": "released", "norm": "l2", "stepper": "apgd"}, "stepper ifgsm, pgd only"),
+        ({"l2_step": "released", "norm": "l2", "balancer": "sign_sum"}, "balancer 'sign_sum' has none"),
+        ({"pixels": 3}, "pixels is for stepper 'ilp_sparse'"),
+        ({"time_limit": 3.0}, "time_limit is for steppers 'ilp_*'"),
     ],
 )
 def test_an_impossible_attack_is_refused_in_one_line(changes: dict, words: str) -> None:
@@ -368,8 +315,28 @@ def test_an_impossible_attack_is_refused_in_one_line(changes: dict, words: str) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif("ilp_sparse" not in PROGRAMS, reason="no program steppers here")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "pixels is None; stepper 'ilp_sparse' needs a number >= 1"),
+        ({"pixels": 0}, "pixels is 0"),
+        ({"pixels": 5, "norm": "l2"}, "works with norm 'linf' only"),
+        ({"pixels": 5, "time_limit": 0.0}, "time_limit is 0.0"),
+        ({"pixels": 5, "start": "corner"}, "starts at the clean image"),
+        ({"pixels": 5, "balancer": "sign_sum"}, "balancer 'sign_sum' has none"),
+    ],
+)
+def test_an_impossible_program_is_refused_in_one_line(changes: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match="attack 'test'") as caught:
+        check(make_attack(stepper="ilp_sparse", **changes), "sd")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stepper", sorted(STEPPERS.keys() - {"noise"}))
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_loss_that_is_no_number_is_an_error_not_a_result(norm: str) -> None:
+def test_a_loss_that_is_no_number_is_an_error_not_a_result(norm: str, stepper: str) -> None:
     images = random_images(3)
 
     def losses(x: Tensor) -> Tensor:
@@ -377,7 +344,7 @@ def test_a_loss_that_is_no_number_is_an_error_not_a_result(norm: str) -> None:
         return (x.flatten(1).sum(1) * broken)[:, None]
 
     with pytest.raises(DivergedError, match="sample 41"):
-        perturb(losses, images, make_attack(attacked="s", norm=norm), "s", ids(images) + 40, 0)
+        perturb(losses, images, make_attack(attacked="s", norm=norm, stepper=stepper), "s", ids(images) + 40, 0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), -0.01, 1.01])
@@ -386,13 +353,3 @@ def test_images_that_are_no_images_are_refused(value: float) -> None:
     images[1, 0, 0, 0] = value
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         perturb(network_losses(2, 0), images, make_attack(), "sd", ids(images), 0)
-
-
-def test_every_balancer_gives_finite_detached_weights_of_the_right_shape() -> None:
-    now = torch.rand(4, 3, requires_grad=True)
-    for balancer in BALANCERS.values():
-        weights = balancer.weights(now.detach(), torch.rand(4, 3), 0)
-        assert weights.shape == now.shape
-        assert not weights.requires_grad
-        assert bool(weights.isfinite().all())
-        assert balancer.objective(now.detach(), torch.rand(4, 3)).shape == (4,)

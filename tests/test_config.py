@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstrong.config import PRESETS, ProtocolConfig, schema
+from headstrong.config import schema
 from headstrong.configfiles import load, merge, parse, study_files
 from headstrong.errors import ConfigError
+from headstrong.protocol import PRESETS, ProtocolConfig
 from headstrong.provenance import ROOT
 
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -59,6 +60,17 @@ def test_every_key_of_the_default_study_is_commented():
         ("attacks: {pgd: {stepper: pgdd}}", ["mine.yaml", "attacks.pgd.stepper", "'pgd'"]),
         ("attacks: {pgd: {restarts: 2, start: clean}}", ["mine.yaml", "attacks.pgd.restarts", "uniform"]),
         ("attacks: {noise: {restarts: 2}}", ["mine.yaml", "attacks.noise.restarts", "pgd"]),
+        ("attacks: {mim: {steps: [0]}}", ["mine.yaml", "attacks.mim.steps", "greater than 0"]),
+        ("attacks: {apgd: {balancer: [dgbaa]}}", ["mine.yaml", "attacks.apgd.balancer", "'dgba'"]),
+        ("attacks: {fgsm: {sections: [thre]}}", ["mine.yaml", "attacks.fgsm.sections", "'thre'", "three"]),
+        ("attacks: {fgsm: {pixels: [64]}}", ["mine.yaml", "attacks.fgsm", "ilp_sparse"]),
+        ("attacks: {program: {stepper: ilp_sparse}}", ["mine.yaml", "attacks.program", "pixels"]),
+        ("attacks: {program: {norm: [l2]}}", ["mine.yaml", "attacks.program", "Linf"]),
+        ("plan: {three: {layouts: [0]}}", ["mine.yaml", "plan.three.layouts", "resnet34 and mobilenet_v2"]),
+        ("plan: {sharing: {layouts: [51]}}", ["mine.yaml", "plan.sharing.layouts", "0 to 50"]),
+        ("plan: {three-adversarial: {adversarial: {epsilon: 8}}}", ["plan.three-adversarial", "[0, 1]", "0.0313725"]),
+        ("plan: {three: {protocol: {start: middle}}}", ["mine.yaml", "plan.three.protocol.start", "'corner'"]),
+        ("plan: {three: {protocol: {beginning: clean}}}", ["mine.yaml", "unknown key", "start"]),
         ("trainign: {epochs: 3}", ["mine.yaml", "trainign", "unknown key", "training"]),
         ("training: {epoch: 3}", ["mine.yaml", "training.epoch", "unknown key", "epochs"]),
         ("training: {epochs: 2.5}", ["mine.yaml", "training.epochs", "integer"]),
@@ -75,7 +87,7 @@ def test_every_key_of_the_default_study_is_commented():
         ("data: {train: null}", ["mine.yaml", "data", "train and test"]),
         ("data: 7", ["mine.yaml", "data"]),
         ("analysis: {epsilon: 0.5}", ["mine.yaml", "analysis.epsilon", "0.0313"]),
-        ("analysis: {family: apgd}", ["mine.yaml", "analysis.family", "pgd"]),
+        ("analysis: {family: pdg}", ["mine.yaml", "analysis.family", "pgd"]),
         ("protocol: {preset: best}", ["mine.yaml", "protocol.preset", "'corrected'"]),
         ("- a\n- b\n", ["mine.yaml", "top level"]),
         ("a: [1\n", ["mine.yaml", "not YAML", "line"]),
@@ -102,7 +114,7 @@ def test_the_mistake_is_blamed_on_the_file_that_made_it(tmp_path):
 def test_a_missing_file_and_an_unknown_study_say_so(tmp_path):
     with pytest.raises(ConfigError, match="no such configuration file"):
         load([tmp_path / "absent.yaml"])
-    with pytest.raises(ConfigError, match="full, nyuv2, quick"):
+    with pytest.raises(ConfigError, match="attacks, dgba, dgba_taskonomy, full, nyuv2, quick"):
         study_files(["ful"])
 
 
@@ -122,8 +134,8 @@ def test_merging_is_what_snakemake_does():
 
 def test_null_removes_a_section_and_an_attack():
     config = parse(merge(DEFAULT, {"plan": {"five": None}, "attacks": {"noise": None}}))
-    assert "five" not in config.sections
-    assert list(config.attack_families) == ["pgd"]
+    assert set(config.sections) == set(DEFAULT["plan"]) - {"five"}
+    assert set(config.attack_families) == set(DEFAULT["attacks"]) - {"noise"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -12,80 +12,39 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation_runs import (
+    ATTACKS,
+    CLASS_WEIGHTS,
+    CLASSES,
+    COUNT,
+    EPSILON,
+    SIDE,
+    TASKS,
+    attack_job,
+    errors_of,
+    losses_of,
+    make_job,
+    run,
+    train_briefly,
+    write_data,
+)
+from headstrong.analysis.records import read_evaluation
 from headstrong.attacks.run import perturb
+from headstrong.attacks.threat import LinfBall
 from headstrong.confusion import miou_from_confusion
 from headstrong.data.batches import Batches
-from headstrong.data.cache import write_split
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
-from headstrong.evaluation import evaluate, fold_batch_norm
-from headstrong.jobs import AttackJob, EvaluationJob, evaluation_job_from_dict
+from headstrong.gradients import loss_gradients, subsets_of
+from headstrong.jobs import AttackJob, evaluation_job_from_dict
 from headstrong.losses import per_sample_losses
+from headstrong.measures import per_sample_measures
 from headstrong.metrics import per_sample_errors
-from headstrong.models import ENCODERS, build_model, load_model, save_model
+from headstrong.models import build_model, load_model, save_model
 from headstrong.provenance import file_digest
 
 torch.set_num_threads(1)
 
-SIDE, COUNT, TASKS = 32, 10, "sdn"
-CLASSES = ["unlabelled", "dark", "bright"]
-CLASS_WEIGHTS = [0.0, 0.5, 2.0]
-EPSILON = 8 / 255
-
-
-def attack_job(name: str, stepper: str, balancer: str, attacked: str, **changes: object) -> AttackJob:
-    fields = {"norm": "linf", "epsilon": EPSILON, "step_size": 2 / 255, "steps": 6, "start": "uniform", "restarts": 1}
-    return AttackJob(
-        name=name, family=stepper, stepper=stepper, balancer=balancer, attacked=attacked, **{**fields, **changes}
-    )
-
-
-ATTACKS = (
-    attack_job("pgd.single.s.linf.8.6", "pgd", "single", "s"),
-    attack_job("pgd.single.d.linf.8.6", "pgd", "single", "d"),
-    attack_job("pgd.total.sdn.linf.8.6", "pgd", "total", "sdn"),
-    attack_job("pgd.total.sdn.l2.128.6", "pgd", "total", "sdn", norm="l2", epsilon=0.5, step_size=0.2),
-    attack_job("noise.total.sdn.linf.8.1", "noise", "total", "sdn", steps=1),
-)
-
-
-def make_job(**changes: object) -> EvaluationJob:
-    base = EvaluationJob(
-        id="combinations-xception-sdn",
-        tasks=TASKS,
-        attacks=ATTACKS,
-        samples=None,
-        batch_size=4,
-        error_pixels="valid",
-        miou="labelled",
-        loss_pixels="valid",
-        class_weights="uniform",
-        precision="float32",
-        seed=3,
-    )
-    return replace(base, **changes)
-
-
-def raw_sample(seed: int) -> dict[str, np.ndarray]:
-    """A dark and a bright side, cut at a random column: labels follow. Some pixels have no depth or no label."""
-    rng = np.random.default_rng(seed)
-    bright = np.broadcast_to((np.arange(SIDE) < rng.integers(6, SIDE - 6)) ^ (rng.random() < 0.5), (SIDE, SIDE))
-    rgb = (np.where(bright, 150, 105) + rng.normal(0, 12, (3, SIDE, SIDE))).clip(0, 255).astype(np.uint8)
-    labels = np.where(bright, 2, 1).astype(np.uint8)
-    labels[:3] = 0
-    depth = np.where(bright, 0.1, 20.0).astype(np.float32)
-    depth[:, :2] = 0
-    tilt = np.where(bright, 0.8, -0.8)
-    normals = np.stack([np.sin(tilt), np.zeros_like(tilt), -np.cos(tilt)]).astype(np.float32)
-    others = {letter: np.zeros((SIDE, SIDE), np.float32) for letter in "kKeEr"}
-    curvature = np.zeros((2, SIDE, SIDE), np.float32)
-    return {"rgb": rgb, "s": labels, "d": depth, "D": depth, "n": normals, "p": curvature, **others}
-
-
-def write_data(path: Path, count: int, first_seed: int) -> Path:
-    samples = ((f"frame {seed}", raw_sample(seed)) for seed in range(first_seed, first_seed + count))
-    known = {"size": (SIDE, SIDE), "dataset": "sides", "split": "test", "classes": CLASSES, "settings": {}, "code": "0"}
-    write_split(path, samples, count=count, **known)
-    return path
+FEW = 5  # images, where an attack or a check of it is slow
 
 
 @pytest.fixture(scope="module")
@@ -95,38 +54,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network trained for a moment, so that it answers better than chance."""
-    folder = tmp_path_factory.mktemp("model")
-    batches = Batches(write_data(folder / "train.h5", 64, 0), TASKS, "cpu")
-    model = build_model("xception", TASKS, len(CLASSES), width=0.125, seed=1).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for step in range(60):
-        batch = batches.get(torch.arange(16) + 16 * (step % 4))
-        losses = per_sample_losses(model(batch.images), batch, TASKS, pixels="valid", class_weights=None)
-        optimizer.zero_grad()
-        losses.mean(0).sum().backward()
-        optimizer.step()
-    extra = {"class_weights": json.dumps(CLASS_WEIGHTS)}
-    save_model(folder / "weights.safetensors", model, {}, extra)
-    return folder / "weights.safetensors"
-
-
-def run(job: EvaluationJob, weights: Path, data: Path, output: Path) -> Path:
-    evaluate(job, weights, data, output, device="cpu", threads=1, code="c0de")
-    return output
+    return train_briefly(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def result(weights: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(make_job(), weights, data, tmp_path_factory.mktemp("out") / "evaluation.h5")
-
-
-def losses_of(file: h5py.File, group: str) -> np.ndarray:
-    return np.stack([file[f"{group}/{letter}/loss"][:] for letter in TASKS], 1)
-
-
-def errors_of(file: h5py.File, group: str) -> np.ndarray:
-    return np.stack([file[f"{group}/{letter}/error"][:] for letter in TASKS], 1)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -135,7 +68,7 @@ def errors_of(file: h5py.File, group: str) -> np.ndarray:
 def test_the_file_says_what_it_is(result: Path, weights: Path) -> None:
     with h5py.File(result) as file:
         attributes = dict(file.attrs)
-        assert attributes["format"] == "headstrong-evaluation-1"
+        assert attributes["format"] == "headstrong-evaluation-2"
         assert (attributes["id"], attributes["tasks"], attributes["code"]) == (make_job().id, TASKS, "c0de")
         assert (attributes["data"], json.loads(attributes["classes"])) == ("sides", CLASSES)
         assert attributes["weights_sha256"] == file_digest(weights)
@@ -146,12 +79,14 @@ def test_the_file_says_what_it_is(result: Path, weights: Path) -> None:
 def test_every_task_is_measured_under_every_attack(result: Path) -> None:
     with h5py.File(result) as file:
         assert sorted(file["attacks"]) == sorted(attack.name for attack in ATTACKS)
+        assert set(file) == {"index", "clean", "attacks", "flags"}
         groups = ["clean", *(f"attacks/{attack.name}" for attack in ATTACKS)]
         for group in groups:
+            curve = set() if group == "clean" or "noise" in group else {"curve"}
             sizes = set() if group == "clean" else {"linf", "l2"}
-            assert set(file[group]) == set(TASKS) | sizes
+            assert set(file[group]) == set(TASKS) | sizes | curve
             for letter in TASKS:
-                names = {"loss", "error"} | ({"confusion"} if letter == "s" else set())
+                names = {"loss", "error"} | ({"confusion"} if letter == "s" else {"measures"})
                 assert set(file[group][letter]) == names
                 for name in ("loss", "error"):
                     assert file[group][letter][name].shape == (COUNT,)
@@ -161,7 +96,8 @@ def test_every_task_is_measured_under_every_attack(result: Path) -> None:
             assert (counts[:].sum((1, 2)) == SIDE * SIDE).all()
         for attack in ATTACKS:
             assert AttackJob(**{k: v for k, v in file["attacks"][attack.name].attrs.items()}) == attack
-            assert asdict(attack).keys() == set(file["attacks"][attack.name].attrs)
+            known = {key for key, value in asdict(attack).items() if value is not None}
+            assert known == set(file["attacks"][attack.name].attrs)
 
 
 def test_equal_runs_give_equal_bytes(result: Path, weights: Path, data: Path, tmp_path: Path) -> None:
@@ -171,7 +107,7 @@ def test_equal_runs_give_equal_bytes(result: Path, weights: Path, data: Path, tm
     with h5py.File(result) as file:  # nor does the clock: no dataset carries a time
         datasets: list[h5py.Dataset] = []
         file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
-        assert len(datasets) == 1 + 6 * 7 + 5 * 2
+        assert len(datasets) == 2 + 6 * (7 + 5 + 5) + 5 * 2 + 4
         assert {h5py.h5g.get_objinfo(dataset.parent.id, dataset.name.encode()).mtime for dataset in datasets} == {0}
 
 
@@ -190,6 +126,11 @@ def test_clean_numbers_are_those_of_the_plain_network(changes: dict, weights: Pa
     with h5py.File(output) as file:
         np.testing.assert_allclose(losses_of(file, "clean"), losses.numpy(), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(errors_of(file, "clean")[:, 1:], errors.numpy()[:, 1:], rtol=1e-4, atol=1e-7)
+        for letter, measures in per_sample_measures(outputs, batch, TASKS, pixels=job.error_pixels).items():
+            for name, values in measures.items():
+                stored = file[f"clean/{letter}/measures/{name}"][:]
+                shares = 3 / SIDE**2 if name.startswith("within") else 0  # of pixels on the border of a threshold
+                np.testing.assert_allclose(stored, values.numpy(), rtol=1e-3, atol=1e-4 + shares)
         # A pixel on the border of two classes may fall either way when sums are taken in another order.
         moved = np.abs(file["clean/s/confusion"][:].astype(int) - counts.numpy()).sum()
         assert moved <= 2 * 3
@@ -289,24 +230,106 @@ def test_bfloat16_is_close_to_float32(result: Path, weights: Path, data: Path, t
         assert 0 < difference.max() < 0.05
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_folding_batch_norm_keeps_the_function(encoder: str) -> None:
-    model = build_model(encoder, "sn", 5, width=0.125, seed=2).train()
+@pytest.fixture(scope="module")
+def traced(weights: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything an evaluation can hold beside the errors."""
+    attacks = (
+        attack_job("fgsm", "fgsm", "dgba", "sd", start="clean"),
+        attack_job("corner", "pgd", "dgba", "sd", start="corner"),
+        attack_job("stuck", "pgd", "dgba", "sd", start="clean", step_size=0.0),
+        attack_job("noise", "noise", "total", "sdn"),
+        attack_job("box", "ilp_box", "dgba", "sd", start="clean"),
+        attack_job("sparse", "ilp_sparse", "single", "d", start="clean", pixels=3),
+    )
+    job = make_job(attacks=attacks, samples=FEW, batch_size=2, baseline="start", gradients=True)
+    return run(job, weights, data, tmp_path_factory.mktemp("traced") / "evaluation.h5")
+
+
+def test_the_start_of_an_attack_is_measured_as_any_image(traced: Path, weights: Path, data: Path) -> None:
+    batch = Batches(data, TASKS, "cpu").get(range(FEW))
     with torch.no_grad():
-        for _ in range(3):  # running statistics away from 0 and 1
-            model(torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)))
-        for layer in model.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.weight.uniform_(0.5, 1.5)
-                layer.bias.uniform_(-0.5, 0.5)
-    model.eval()
-    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    folded = fold_batch_norm(model, images[:1])
-    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
-    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
-    with torch.no_grad():
-        for letter, output in model(images).items():
-            torch.testing.assert_close(folded(images)[letter], output, rtol=1e-5, atol=1e-5 * float(output.abs().max()))
+        outputs = load_model(weights)(LinfBall(EPSILON).corner(batch.images))
+        losses = per_sample_losses(outputs, batch, TASKS, pixels="valid", class_weights=None)
+        errors, counts = per_sample_errors(outputs, batch, TASKS, pixels="valid", miou="labelled")
+    with h5py.File(traced) as file:
+        start = "attacks/corner/start"
+        assert set(file[start]) == set(TASKS)
+        assert [set(file[start][letter]) for letter in "sd"] == [{"loss", "error", "confusion"}, {"loss", "error"}]
+        np.testing.assert_allclose(losses_of(file, start), losses.numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(errors_of(file, start)[:, 1:], errors.numpy()[:, 1:], rtol=1e-4, atol=1e-7)
+        assert np.abs(file[f"{start}/s/confusion"][:].astype(int) - counts.numpy()).sum() <= 2 * 3
+        assert (losses_of(file, start) != losses_of(file, "clean")).any()
+        for name in ("fgsm", "noise"):
+            np.testing.assert_array_equal(losses_of(file, f"attacks/{name}/start"), losses_of(file, "clean"))
+
+
+def test_curves_are_mean_losses_on_the_way(traced: Path) -> None:
+    with h5py.File(traced) as file:
+        curves = {name: group["curve"][:] for name, group in file["attacks"].items() if "curve" in group}
+        assert {name: curve.shape for name, curve in curves.items()} == {
+            "fgsm": (1, 2), "corner": (6, 2), "stuck": (6, 2), "box": (1, 2), "sparse": (1, 1),
+        }  # fmt: skip
+        clean = losses_of(file, "clean")[:, :2].mean(0)
+        np.testing.assert_allclose(curves["stuck"], np.broadcast_to(clean, (6, 2)), rtol=1e-5)
+        np.testing.assert_allclose(
+            curves["corner"][0], losses_of(file, "attacks/corner/start")[:, :2].mean(0), rtol=1e-5
+        )
+        assert (curves["corner"][-1] / clean).mean() > (curves["corner"][0] / clean).mean()
+
+
+def test_gradients_are_those_of_the_plain_network(traced: Path, weights: Path, data: Path) -> None:
+    batch = Batches(data, TASKS, "cpu").get(range(FEW))
+    model = load_model(weights).requires_grad_(False)
+
+    def losses(points: torch.Tensor) -> torch.Tensor:
+        return per_sample_losses(model(points), batch, TASKS, pixels="valid", class_weights=None)
+
+    expected = loss_gradients(losses, batch.images).flatten(2).double().numpy()
+    with h5py.File(traced) as file:
+        group = file["gradients"]
+        assert (group.attrs["tasks"], json.loads(group.attrs["subsets"])) == (TASKS, list(subsets_of(TASKS)))
+        scale = np.abs(group["gram"][:]).max(0)
+        off = np.abs(group["gram"][:] - expected @ expected.transpose(0, 2, 1))
+        assert (off <= 1e-3 * scale).all()
+        mean = expected.mean(0)
+        np.testing.assert_allclose(group["mean_gram"][:], mean @ mean.T, rtol=1e-2, atol=1e-3 * scale.max())
+        np.testing.assert_allclose(group["l1"][:, -1], np.abs(expected.sum(1)).sum(1), rtol=1e-2)
+        np.testing.assert_allclose(group["l2"][:, -1], np.sqrt((expected.sum(1) ** 2).sum(1)), rtol=1e-2)
+
+
+def test_the_tables_read_what_was_written(traced: Path) -> None:
+    record = read_evaluation(traced)
+    box = record.attacks["box"]
+    with h5py.File(traced) as file:
+        np.testing.assert_array_equal(record.gradients.gram, file["gradients/gram"][:])
+        np.testing.assert_array_equal(box.curve, file["attacks/box/curve"][:])
+        np.testing.assert_array_equal(box.at_start["d"].error, errors_of(file, "attacks/box/start")[:, 1])
+
+
+def test_programs_tell_how_they_ended(traced: Path) -> None:
+    with h5py.File(traced) as file:
+        assert [name for name, group in file["attacks"].items() if "program" in group] == ["box", "sparse"]
+        assert file["attacks/sparse"].attrs["pixels"] == 3
+        for name in ("box", "sparse"):
+            program = file[f"attacks/{name}/program"]
+            assert set(program) == {"status", "fallback", "gap", "bound", "value"}
+            assert {len(values) for values in program.values()} == {FEW}
+            assert set(program["status"].asstr()[:]) <= {"optimal", "gap"}
+            value, bound, gap = (program[key][:] for key in ("value", "bound", "gap"))
+            assert ((value > 0) & (value <= bound * (1 + 1e-9))).all()
+            np.testing.assert_allclose(gap, (bound - value) / bound, atol=1e-9)
+        # The box program is stated in relative changes of the losses, and its result is fgsm's.
+        np.testing.assert_array_equal(losses_of(file, "attacks/box"), losses_of(file, "attacks/fgsm"))
+        assert (file["attacks/sparse/l2"][:] <= EPSILON * 3 + 1e-6).all()
+
+
+def test_an_attack_that_does_not_move_is_flagged(traced: Path, result: Path) -> None:
+    with h5py.File(traced) as file:
+        found = [(flag["attack"], flag["flag"]) for flag in json.loads(file["flags"].asstr()[()])]
+    assert ("stuck", "single step beats iterative") in found
+    assert ("fgsm", "weaker than noise") not in found
+    with h5py.File(result) as file:
+        assert json.loads(file["flags"].asstr()[()]) == []
 
 
 def test_the_log_tells_clean_and_adversarial_error(
@@ -332,6 +355,8 @@ def test_the_log_tells_clean_and_adversarial_error(
         ({"attacks": (replace(ATTACKS[0], stepper="cw"),)}, ConfigError, "stepper 'cw' is unknown"),
         ({"tasks": "sdnE"}, BrokenFileError, "a model of tasks 'sdn'"),
         ({"precision": "float8"}, ConfigError, "precision 'float8'"),
+        ({"baseline": "end"}, ConfigError, "baseline 'end' is unknown"),
+        ({"curvature": "colour"}, ConfigError, "curvature 'colour'"),
     ],
 )
 def test_impossible_jobs_are_refused_and_leave_nothing(

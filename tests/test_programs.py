@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from headstrong.provenance import ROOT
+from headstrong.study import COLUMNS
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 RULES = [
@@ -81,7 +82,7 @@ def test_plan_pipes_into_head_without_a_complaint():
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
     assert result.returncode == 0
-    assert result.stdout == "id,section,encoder,main,auxiliary,weights,epochs,seed\n"
+    assert result.stdout == ",".join(COLUMNS) + "\n"
     assert result.stderr == ""
 
 

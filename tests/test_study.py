@@ -17,6 +17,7 @@ from headstrong.study import COLUMNS, Plan
 from headstrong.tasks import TASKS
 
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+THREE = {"encoders": ["resnet18"], "tasks": "sdn", "sizes": [3]}
 
 
 def plan_of(*names: str) -> Plan:
@@ -125,9 +126,12 @@ def test_attacks_of_a_pair_a_single_and_the_five():
     plan = Plan(parse(DEFAULT))
     names = {model: [a.name for a in plan.evaluation_job(model).attacks] for model in (
         "single-resnet18-s", "combinations-resnet18-s_D", "five-resnet18-sd_Dn_E")}  # fmt: skip
-    assert names["single-resnet18-s"] == ["pgd.single.s.linf.8.25", "noise.total.s.linf.8.1"]
+    assert names["single-resnet18-s"] == [
+        "pgd.single.s.linf.8.25", "noise.total.s.linf.8.1", "apgd.single.s.linf.8.25",
+    ]  # fmt: skip
     assert names["combinations-resnet18-s_D"] == [
         "pgd.single.s.linf.8.25", "pgd.single.D.linf.8.25", "pgd.total.sD.linf.8.25", "noise.total.sD.linf.8.1",
+        "apgd.single.s.linf.8.25", "apgd.single.D.linf.8.25", "wgd.wgd_released.sD.linf.8.25",
     ]  # fmt: skip
     attacked = {name.split(".")[2] for name in names["five-resnet18-sd_Dn_E"]}
     for chain in DEFAULT["chains"]:
@@ -147,10 +151,67 @@ def test_protocol_switches_reach_the_jobs():
     assert (job.optimizer, job.learning_rate, job.momentum, job.milestones) == ("sgd", 0.01, 0.99, (100, 120, 140))
 
 
+def test_a_switch_of_a_section_changes_its_models_and_no_others():
+    overlay = {"plan": {"odd": {**THREE, "protocol": {"optimizer": "sgd", "start": "corner", "miou": "labelled"}}}}
+    plan, before = Plan(parse(merge(DEFAULT, overlay))), Plan(parse(DEFAULT))
+    odd, three = plan["odd-resnet18-sdn"], plan["three-resnet18-sdn"]
+    assert odd.switches == "optimizer=sgd;start=corner"  # a switch set to the study's own value is none
+    assert odd.run == odd.id
+    assert odd.seed == three.seed  # only the switch makes the difference
+    assert plan.training_job(odd.id).optimizer == "sgd"
+    assert {attack.start for attack in plan.evaluation_job(odd.id).attacks if attack.stepper == "pgd"} == {"corner"}
+    for model in before.models:
+        assert plan.training_job(model.run) == before.training_job(model.run)
+        assert plan.evaluation_job(model.id) == before.evaluation_job(model.id)
+
+
+def test_a_switch_that_trains_nothing_measures_the_same_weights():
+    overlay = {"plan": {"odd": {**THREE, "protocol": {"start": "corner", "miou": "all"}}}}
+    plan = Plan(parse(merge(DEFAULT, overlay)))
+    odd = plan["odd-resnet18-sdn"]
+    assert odd.run == "three-resnet18-sdn"
+    assert not odd.early
+    assert odd not in plan.runs
+    assert len(plan.runs) == len(Plan(parse(DEFAULT)).runs)
+    assert plan.evaluation_job(odd.id).miou == "all"
+
+
+def test_an_adversarially_trained_model_says_against_what():
+    plan = Plan(parse(DEFAULT))
+    model = plan["three-adversarial-resnet18-sdn"]
+    assert model.adversarial == "fgsm.dgba.linf.8.1"
+    attack = plan.training_job(model.id).adversarial
+    assert (attack.stepper, attack.balancer, attack.attacked, attack.epsilon) == ("fgsm", "dgba", "sdn", 8 / 255)
+    assert plan.training_job("three-resnet18-sdn").adversarial is None
+
+
+def test_layouts_make_models_of_branched_networks():
+    plan = Plan(parse(merge(DEFAULT, {"plan": {"sharing": {"layouts": [7, 50]}}})))
+    layouts = {m.id: m.layout for m in plan.models if m.section == "sharing"}
+    assert layouts == {"sharing-mobilenet_v2-sdn-7": 7, "sharing-mobilenet_v2-sdn-50": 50}
+    assert plan.training_job("sharing-mobilenet_v2-sdn-7").layout == 7
+    assert {m.layout for m in plan.models if m.section != "sharing"} == {None}
+
+
+def test_wgd_takes_the_protocols_form():
+    for form in ("published", "released", "cyclic"):
+        plan = Plan(parse(merge(DEFAULT, {"protocol": {"wgd": form}})))
+        balancers = {a.balancer for a in plan.evaluation_job("combinations-resnet18-sd").attacks if a.family == "wgd"}
+        assert balancers == {f"wgd_{form}"}
+
+
+def test_families_reach_the_sections_they_name_and_no_others():
+    plan = Plan(parse(DEFAULT))
+    for name, family in DEFAULT["attacks"].items():
+        attacked = {m.section for m in plan.models if any(a.family == name for a in plan.evaluation_job(m.id).attacks)}
+        assert attacked == set(family.get("sections") or DEFAULT["plan"])
+
+
 def test_jobs_survive_json():
     plan = Plan(parse(DEFAULT))
-    training = plan.training_job("combinations-resnet18-sd")
-    assert training_job_from_dict(json.loads(json.dumps(to_dict(training)))) == training
+    for run in ("combinations-resnet18-sd", "three-adversarial-resnet18-sdn", "sharing-mobilenet_v2-sdn-2"):
+        training = plan.training_job(run)
+        assert training_job_from_dict(json.loads(json.dumps(to_dict(training)))) == training
     evaluation = plan.evaluation_job("five-resnet18-sd_Dn_E")
     assert evaluation_job_from_dict(json.loads(json.dumps(to_dict(evaluation)))) == evaluation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 
 import synthetic
 from headstrong import published
-from headstrong.analysis import baselines, build, plan, surrogates, tables, vulnerability
+from headstrong.analysis import baselines, build, plan, surrogates, table_2, tables, vulnerability
 from headstrong.analysis.files import read_table, write_table
 from headstrong.data.cache import write_split
 from headstrong.errors import ConfigError, MissingDataError
+from headstrong.tasks import file_safe
 from synthetic import one as the
 
 FIVE = "five-resnet18-sd_Dn_E"
@@ -172,6 +174,134 @@ def test_confusion_can_stand_in_for_segmentation(results: Path, table: pd.DataFr
     others = [t.loc[t["main"].ne("s")].reset_index(drop=True) for t in (whole, plain)]
     key = ["model", "main", "quantity"]
     pd.testing.assert_frame_equal(*(o.sort_values(key).reset_index(drop=True) for o in others))
+
+
+def test_models_set_apart_serve_no_cell() -> None:
+    rows = [synthetic.row("plain", "resnet18", letters, 9) for letters in ("s", "sd")]
+    for column, text in (("layout", "0"), ("adversarial", "fgsm.dgba.linf.8.1"), ("switches", "optimizer=sgd")):
+        rows.append({**synthetic.row(column, "resnet18", "sn", 9), column: text})
+    frame = pd.DataFrame(rows)
+    assert set(plan.cells(frame)["model"]) == {"plain-resnet18-s", "plain-resnet18-sd"}
+    assert set(plan.plain(frame)["section"]) == {"plain"}
+    assert plan.cells(frame.iloc[2:]).empty
+
+
+def test_encoders_are_sorted_by_their_published_size() -> None:
+    said = published.load("ghamizi_supplement_table_1").drop_duplicates("encoder").sort_values("parameters_millions")
+    frame = pd.DataFrame([synthetic.row("a", encoder, "s", 9) for encoder in sorted(said["encoder"])])
+    assert plan.encoders(frame) == list(said["encoder"])
+
+
+def weighted_rows(tasks: str) -> list[dict[str, object]]:
+    """Single models, uniform pairs and both orders of weighted pairs."""
+    rows = [synthetic.row("single", "resnet18", letter, 9) for letter in tasks]
+    rows += [synthetic.row("pairs", "resnet18", a + b, 9) for a, b in itertools.combinations(tasks, 2)]
+    rows += [synthetic.row("weighted", "resnet18", a + b, 9, "1;0.1") for a, b in itertools.permutations(tasks, 2)]
+    return rows
+
+
+def test_table_1_has_both_parts(tmp_path: Path) -> None:
+    study = synthetic.Study(encoders=(), sizes=(), five=False, early=False, specs=weighted_rows("sdn"), samples=6)
+    synthetic.write_study(tmp_path, study)
+    table = vulnerability.build_table(tmp_path / "evaluations", tmp_path / "plan.csv")
+    frame = plan.read_plan(tmp_path / "plan.csv")
+    found = tables.table_1(tables.cells(table, frame, tables.choose_attack(table)))
+    parts = {weighting: part for weighting, part in found.groupby("weighting")}
+    assert {k: len(v) for k, v in parts.items()} == {"uniform": 9 + 6, "weighted": 6 + 6}
+    said = published.load("ghamizi_table_1").set_index(["weights", "attacked", "main", "auxiliary"])["value"]
+    for row in found.to_dict("records"):
+        assert row["published"] == said[row["weighting"], row["block"], row["main"], row["auxiliary"]]
+        attacked = row["main"] if row["block"] == "single" else "".join(x for x in "sdn" if x in row["model"][-2:])
+        metric = {"task": row["main"], "family": "pgd", "metric": "relative_task_vulnerability"}
+        assert row["ours"] == the(table, model=row["model"], attacked=attacked, **metric)["mean"]
+        if row["weighting"] == "weighted":
+            assert row["model"] == f"weighted-resnet18-{row['main']}{row['auxiliary']}"
+    grid = tables.wide(parts["weighted"], "single", "published")
+    assert grid.loc["d", "s"] == 1.25
+    assert math.isnan(grid.loc["d", "d"])
+
+
+def measured(model: str, main: str, value: float, **attack: object) -> dict[str, object]:
+    """One row of vulnerability.csv: the relative task vulnerability of one task under one attack."""
+    head = {"attack": "-".join(str(v) for v in attack.values()), "norm": "linf", "epsilon": synthetic.EPSILON}
+    numbers = {"mean": value, "standard_error": value / 10, "n": 8, "metric": "relative_task_vulnerability"}
+    return {"model": model, "task": main, **head, **attack, **numbers}
+
+
+APGD = {"family": "auto", "balancer": "single", "stepper": "apgd", "steps": 25}
+WGD = {"family": "adaptive", "balancer": "wgd_released", "stepper": "pgd", "steps": 25}
+PGD = {"family": "pgd", "balancer": "single", "stepper": "pgd", "steps": 25}
+
+
+def attacked_models(rows: list[dict[str, object]], *attacks: dict[str, object]) -> pd.DataFrame:
+    """A made-up vulnerability.csv in which every value is another."""
+    found = []
+    for row in rows:
+        letters = str(row["main"]) + str(row["auxiliary"])
+        together = "".join(x for x in "sdDnE" if x in letters)
+        for attack in attacks:
+            for attacked in letters if attack["balancer"] == "single" else [together]:
+                for task in letters:
+                    fields = {**attack, "attacked": attacked}
+                    found.append(measured(str(row["id"]), task, len(found) + 1.0, **fields))
+    return pd.DataFrame(found).astype({"steps": "Int64"})
+
+
+def test_table_2_takes_the_main_task_of_each_attack() -> None:
+    rows = weighted_rows("sdE")
+    rows += [synthetic.row("pairs", "resnet50", "sd", 9)]  # the published table has one encoder
+    table = attacked_models(rows, PGD, APGD, {**APGD, "steps": 100}, WGD, {**WGD, "balancer": "total"})
+    found = table_2.table_2(table, pd.DataFrame(rows), tables.AttackChoice("pgd"))
+    assert list(found.columns) == list(table_2.COLUMNS)
+    assert len(found) == 2 * 2 * 9
+    said = published.load("ghamizi_table_2").set_index(["weights", "attack", "main", "auxiliary"])["value"]
+    for row in found.to_dict("records"):
+        main, auxiliary = row["main"], row["auxiliary"]
+        assert row["published"] == said[row["weighting"], row["attack"], main, auxiliary]
+        tasks = main if main == auxiliary else "".join(x for x in "sdE" if x in main + auxiliary)
+        attack = {**APGD, "attacked": main} if row["attack"] == "apgd" else {**WGD, "attacked": tasks}
+        if main == auxiliary:
+            model = f"single-resnet18-{file_safe(main)}"
+        elif row["weighting"] == "weighted":
+            model = f"weighted-resnet18-{file_safe(main + auxiliary)}"
+        else:
+            model = f"pairs-resnet18-{file_safe(tasks)}"
+        assert row["model"] == model
+        assert row["ours"] == the(table, model=model, task=main, **attack)["mean"]
+        assert row["block"] == {"apgd": "single", "wgd": "multi"}[row["attack"]]
+
+
+def test_table_2_without_its_attacks_or_weights() -> None:
+    rows = weighted_rows("sd")
+    assert table_2.table_2(attacked_models(rows, PGD), pd.DataFrame(rows), tables.AttackChoice("pgd")).empty
+    elsewhere = attacked_models(rows, PGD, {**APGD, "norm": "l2"}, {**WGD, "epsilon": 0.5})
+    assert table_2.table_2(elsewhere, pd.DataFrame(rows), tables.AttackChoice("pgd")).empty
+    uniform = rows[:3]
+    found = table_2.table_2(attacked_models(uniform, WGD), pd.DataFrame(uniform), tables.AttackChoice("pgd"))
+    assert set(found["weighting"]) == {"uniform"}
+    assert set(found["attack"]) == {"wgd"}
+    assert len(found) == 4
+
+
+def test_wgd_on_one_task_may_be_called_single() -> None:
+    """A family that lists single and wgd attacks a single-task model once, under the name single."""
+    rows = weighted_rows("sd")[:3]
+    parts = [attacked_models(rows[:2], {**WGD, "balancer": "single"}), attacked_models(rows[2:], WGD)]
+    table = pd.concat(parts, ignore_index=True)
+    found = table_2.table_2(table, pd.DataFrame(rows), tables.AttackChoice("pgd"))
+    assert the(found, main="s", auxiliary="s")["ours"] == the(table, model="single-resnet18-s")["mean"]
+
+
+def test_table_2_prefers_the_steps_of_the_analysis() -> None:
+    rows = weighted_rows("sd")
+    several = attacked_models(
+        rows, {**APGD, "steps": 50}, {**APGD, "steps": 100}, {**WGD, "balancer": "wgd_cyclic"}, {**WGD, "steps": 3}
+    )
+    chosen = table_2.attacks(several, tables.AttackChoice("pgd"))
+    assert chosen["apgd"].steps == 100
+    assert (chosen["wgd"].steps, chosen["wgd"].multi) == (25, "wgd_cyclic")
+    chosen = table_2.attacks(several, tables.AttackChoice("pgd", steps=50))
+    assert chosen["apgd"].steps == 50
 
 
 # --- constant predictors ------------------------------------------------------------------------------------------

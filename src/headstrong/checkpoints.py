@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from headstrong.errors import BrokenFileError
+from headstrong.jobs import TrainingJob
 from headstrong.models import MultiTaskModel
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import settings_json
@@ -30,14 +33,53 @@ log = logging.getLogger(__name__)
 class Progress:
     """How far a run is: `epoch` epochs are done, and `step` steps of the next one.
 
-    losses: (steps per epoch, T) on the computing device, batch-mean losses of this epoch's steps so far.
-    history: one row per epoch done: epoch, learning rate, mean loss per task.
+    losses: (steps per epoch, columns) on the computing device, batch-mean losses of this epoch's steps so far, in the
+    columns of `loss_columns`. history: one row per epoch done: epoch, learning rate, mean of each column.
     """
 
     losses: Tensor
     epoch: int = 0
     step: int = 0
     history: list[list[float]] = field(default_factory=list)
+
+
+def loss_columns(job: TrainingJob) -> list[tuple[str, str]]:
+    """(kind, letter) of every loss that a job's steps measure; kind: "loss" on clean batches, "adversarial_loss"."""
+    kinds = ["loss"] * job.clean_steps + ["adversarial_loss"] * (job.adversarial is not None)
+    return [(kind, letter) for kind in kinds for letter in job.tasks]
+
+
+class Termination:
+    """Holds SIGTERM back while a run does what must not be cut short: `with Termination() as termination: ...`.
+
+    Schedulers send it some seconds before they kill. `asked`: one came. It is passed on to whoever handled it before,
+    at `obey` or at the end of the block. Only the main thread can hold it back; elsewhere it works as ever.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Termination:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+        if self.asked:
+            self.asked = False
+            signal.raise_signal(signal.SIGTERM)
+
+    def obey(self) -> None:
+        """Pass the signal on now, if one came; this ends the process unless someone handles it."""
+        if self.asked:
+            self.__exit__()
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
 
 
 def configuration_digest(**settings: Any) -> str:
@@ -48,7 +90,8 @@ def configuration_digest(**settings: Any) -> str:
 class RollingCheckpoint:
     """The one checkpoint of a run at `path`, replaced every `minutes` (0: whenever asked), used only by `digest`.
 
-    `kept` are the files with the weights after some epochs, which the run writes beside the checkpoint.
+    `kept` are the files with the weights after some epochs, which the run writes beside the checkpoint. Within
+    `with rolling:` a SIGTERM waits for the next checkpoint, so that a preempted run loses nothing.
     """
 
     def __init__(
@@ -66,13 +109,21 @@ class RollingCheckpoint:
         self.model, self.optimizer, self.progress = model, optimizer, progress
         self.minutes, self.kept = minutes, kept
         self._saved = time.monotonic()
+        self._termination = Termination()
+
+    def __enter__(self) -> RollingCheckpoint:
+        self._termination.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._termination.__exit__()
 
     def due(self) -> bool:
-        """Whether the last one is old enough."""
-        return time.monotonic() - self._saved >= 60 * self.minutes
+        """Whether the last one is old enough, or a SIGTERM waits for a new one."""
+        return self._termination.asked or time.monotonic() - self._saved >= 60 * self.minutes
 
     def save(self) -> None:
-        """Write the run as it is now in place of the last checkpoint, atomically."""
+        """Write the run as it is now in place of the last checkpoint, atomically; then obey a SIGTERM that waited."""
         progress = self.progress
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -89,6 +140,10 @@ class RollingCheckpoint:
         }
         write_tensors(self.path, tensors, description)
         self._saved = time.monotonic()
+        if self._termination.asked:
+            done = (progress.epoch, progress.step)
+            log.info("SIGTERM after %d epochs and %d steps: %s holds them", *done, self.path)
+        self._termination.obey()
 
     def restore(self) -> bool:
         """Bring model, optimiser and progress to where the checkpoint was; False, with nothing changed, without one.

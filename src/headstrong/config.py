@@ -7,30 +7,21 @@ files and answers any mistake in one line.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from headstrong.attackconfig import AdversarialConfig, AttackConfig, Name, PositiveFloat, PositiveInt
+from headstrong.protocol import ProtocolConfig, Section, SwitchesConfig
 from headstrong.tasks import TASKS
 
-ENCODERS = ("resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception")
 SIZE_STEP = 32  # the encoders halve the image five times
 
 Share = Annotated[float, Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-Encoder = Literal["resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception"]
+Encoder = Literal["resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception", "resnet34", "mobilenet_v2"]
 
 # What each data set has labels for. Every source of the spine gives all eleven tasks.
-TASKS_OF_SOURCE = {"rooms": "".join(TASKS), "nyuv2": "".join(TASKS)}
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys and wrong types are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+TASKS_OF_SOURCE = {source: "".join(TASKS) for source in ("rooms", "nyuv2", "taskonomy")}
 
 
 class StudyConfig(Section):
@@ -46,7 +37,9 @@ class StudyConfig(Section):
 class DataConfig(Section):
     """The images and labels."""
 
-    source: Literal["rooms", "nyuv2"] = Field(description="rooms: embedded, ray-cast. nyuv2: real photographs.")
+    source: Literal["rooms", "nyuv2", "taskonomy"] = Field(
+        description="rooms: embedded, ray-cast. nyuv2: real photographs. taskonomy: scanned buildings."
+    )
     size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] = Field(
         description=f"Height and width in pixels, multiples of {SIZE_STEP}."
     )
@@ -81,11 +74,20 @@ class SectionConfig(Section):
         1.0, description="Below 1: checkpoints of the full runs after this share of the epochs."
     )
     reference: bool = Field(False, description="true: models to compare with, not counted among the multi-task models.")
+    layouts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
+        None,
+        description="resnet34 and mobilenet_v2: how the tasks share the blocks of the network, by number; 0: all "
+        "shared, the last: each task its own. null: 0.",
+    )
+    adversarial: AdversarialConfig | None = Field(None, description="Adversarial training; null: clean training.")
+    protocol: SwitchesConfig | None = Field(
+        None, description="Switches that differ from the study's, to see what each does; null: none."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> SectionConfig:
         if self.tasks is not None:
-            _check_letters(self.tasks, "tasks")
+            check_letters(self.tasks, "tasks")
         if self.weights == "lambda" and max(self.sizes) > 2:
             raise ValueError("weights: lambda is defined for one main and one auxiliary task; sizes may be 1 and 2")
         return self
@@ -115,117 +117,14 @@ class TrainingConfig(Section):
     )
 
 
-class AttackConfig(Section):
-    """One family of attacks: every combination of the lists."""
-
-    stepper: Literal["fgsm", "ifgsm", "pgd", "noise"] = Field(
-        description="How the image moves. noise: no gradient, the control."
-    )
-    balancer: Annotated[list[Literal["single", "total"]], Field(min_length=1)] = Field(
-        description="single: one attack per task of the model. total: one attack on all of them, their losses summed."
-    )
-    norm: Annotated[list[Literal["linf", "l2"]], Field(min_length=1)] = Field(["linf"], description="Norm of the ball.")
-    epsilon: Annotated[list[float], Field(min_length=1)] = Field(
-        description="Radii; images live in [0, 1], so 8/255 is 0.03137254901960784. linf: at most 1."
-    )
-    step_size: PositiveFloat | None = Field(None, description="Step in the same unit; null: epsilon / 4.")
-    steps: Annotated[list[PositiveInt], Field(min_length=1)] = Field([1], description="Numbers of steps.")
-    restarts: PositiveInt = Field(1, description="Random starts; the worst per image counts.")
-    start: Literal["clean", "uniform", "corner"] | None = Field(None, description="null: the protocol's.")
-    chains: bool = Field(
-        False, description="true: also attack the nested sets of `chains`, on models that have all their tasks."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> AttackConfig:
-        for epsilon in self.epsilon:
-            if epsilon < 0:
-                raise ValueError(f"epsilon {epsilon}: must not be negative")
-            if epsilon > 1 and "linf" in self.norm:
-                raise ValueError(
-                    f"epsilon {epsilon}: images live in [0, 1]; {epsilon:g}/255 is written {epsilon / 255:.6g}"
-                )
-        return self
-
-
 class EvaluationConfig(Section):
     """What is attacked."""
 
     samples: PositiveInt | None = Field(None, description="The first so many test images; null: all.")
-    batch_size: PositiveInt = Field(32, description="Images attacked together; does not change their attacks.")
-
-
-class ProtocolConfig(Section):
-    """Where paper, released code and common sense differ. A switch set to null follows the preset."""
-
-    preset: Literal["published", "released", "corrected"] = Field(
-        "corrected",
-        description="published: as the paper says. released: as its code does. corrected: a careful reader's choice.",
+    batch_size: PositiveInt = Field(
+        32, description="Images attacked together; does not change their attacks (but for l2_step: released)."
     )
-    start: Literal["clean", "uniform", "corner"] | None = Field(None, description="Where PGD starts.")
-    aggregation: Literal["ratio_of_means", "mean_of_ratios"] | None = Field(
-        None, description="Relative task vulnerability over samples."
-    )
-    adversarial_vulnerability: Literal["definition", "released"] | None = Field(
-        None,
-        description="definition: mean of |change|, attacked tasks. released: |mean change|, all tasks of the model.",
-    )
-    optimizer: Literal["adam", "sgd"] | None = Field(None, description="Optimiser, with its own schedule.")
-    shuffle: bool | None = Field(None, description="Shuffle the training images every epoch.")
-    loss_pixels: Literal["all", "valid"] | None = Field(None, description="Pixels in the denominator of a masked loss.")
-    error_pixels: Literal["all", "valid"] | None = Field(None, description="Pixels over which errors are taken.")
-    miou: Literal["all", "labelled"] | None = Field(
-        None, description="Whether unlabelled pixels count in the mIoU, as class 0."
-    )
-    class_weights: Literal["uniform", "prior"] | None = Field(None, description="Class weights of the cross-entropy.")
-    output_start: Literal["random", "mean"] | None = Field(
-        None, description="What a network predicts before training: random numbers, or the training mean."
-    )
-
-    def resolved(self) -> dict[str, Any]:
-        """Every switch with its value, nulls replaced by the preset's."""
-        given = {key: value for key, value in self.model_dump().items() if value is not None}
-        return {"preset": self.preset, **PRESETS[self.preset], **given}
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "published": {
-        "start": "uniform",
-        "aggregation": "mean_of_ratios",
-        "adversarial_vulnerability": "definition",
-        "optimizer": "sgd",
-        "shuffle": True,
-        "loss_pixels": "all",
-        "error_pixels": "all",
-        "miou": "labelled",
-        "class_weights": "uniform",
-        "output_start": "random",
-    },
-    "released": {
-        "start": "corner",
-        "aggregation": "ratio_of_means",
-        "adversarial_vulnerability": "released",
-        "optimizer": "adam",
-        "shuffle": False,
-        "loss_pixels": "all",
-        "error_pixels": "all",
-        "miou": "all",
-        "class_weights": "prior",
-        "output_start": "random",
-    },
-    "corrected": {
-        "start": "uniform",
-        "aggregation": "ratio_of_means",
-        "adversarial_vulnerability": "definition",
-        "optimizer": "adam",
-        "shuffle": True,
-        "loss_pixels": "valid",
-        "error_pixels": "valid",
-        "miou": "labelled",
-        "class_weights": "uniform",
-        "output_start": "mean",
-    },
-}
+    gradients: bool = Field(True, description="Also keep the inner products of the tasks' gradients, for the theorems.")
 
 
 class AnalysisConfig(Section):
@@ -283,66 +182,12 @@ class Config(Section):
         return {name: attack for name, attack in self.attacks.items() if attack is not None}
 
 
-def _check_letters(letters: str, key: str) -> None:
+def check_letters(letters: str, key: str) -> None:
     unknown = sorted(set(letters) - set(TASKS))
     if unknown:
         raise ValueError(f"{key} {letters!r}: {unknown[0]!r} is not a task; allowed: {' '.join(TASKS)}")
     if len(set(letters)) != len(letters) or not letters:
         raise ValueError(f"{key} {letters!r}: each task at most once, at least one")
-
-
-def impossible(config: Config) -> list[tuple[tuple[str, ...], str]]:
-    """Combinations that cannot be, as (key path, message)."""
-    found = [*_letters_without_labels(config), *_restarts_without_draws(config), *_oversized_sets(config)]
-    return found or _analysis_of_nothing(config)
-
-
-def _letters_without_labels(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    available = TASKS_OF_SOURCE[config.data.source]
-    named: list[tuple[tuple[str, ...], str]] = [(("tasks",), config.tasks)]
-    named += [(("chains",), chain) for chain in config.chains]
-    named += [(("plan", name, "tasks"), section.tasks or config.tasks) for name, section in config.sections.items()]
-    for main, row in config.lambdas.items():
-        named += [(("lambdas", main), main)] if main != "default" else []
-        named += [(("lambdas", main, auxiliary), auxiliary) for auxiliary in row]
-    for path, letters in named:
-        try:
-            _check_letters(letters, path[-1])
-        except ValueError as error:
-            yield path, str(error)
-            continue
-        missing = [letter for letter in letters if letter not in available]
-        if missing:
-            yield path, f"{config.data.source} has no labels for {missing[0]!r}; it has {' '.join(available)}"
-
-
-def _oversized_sets(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    for name, section in config.sections.items():
-        letters = section.tasks or config.tasks
-        if max(section.sizes) > len(letters):
-            message = f"{max(section.sizes)} tasks of {letters!r}: there are {len(letters)}"
-            yield ("plan", name, "sizes"), message
-
-
-def _restarts_without_draws(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    start = config.protocol.resolved()["start"]
-    for name, attack in config.attack_families.items():
-        if attack.restarts > 1 and (attack.stepper != "pgd" or (attack.start or start) != "uniform"):
-            yield ("attacks", name, "restarts"), f"{attack.restarts}: only pgd from a uniform start can restart"
-
-
-def _analysis_of_nothing(config: Config) -> list[tuple[tuple[str, ...], str]]:
-    analysis, families = config.analysis, config.attack_families
-    family = families.get(analysis.family)
-    if family is None:
-        return [(("analysis", "family"), f"{analysis.family!r} is not among attacks: {', '.join(families) or 'none'}")]
-    found: list[tuple[tuple[str, ...], str]] = []
-    for key in ("norm", "epsilon", "steps"):
-        wanted, configured = getattr(analysis, key), getattr(family, key)
-        if wanted not in configured:
-            message = f"{wanted} is not among attacks.{analysis.family}.{key}: {', '.join(map(str, configured))}"
-            found.append((("analysis", key), message))
-    return found
 
 
 def schema() -> str:

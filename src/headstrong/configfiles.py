@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 
-from headstrong.config import AttackConfig, Config, SectionConfig, impossible
+from headstrong.config import Config
+from headstrong.configchecks import impossible
 from headstrong.errors import ConfigError
 from headstrong.provenance import ROOT
 
@@ -138,9 +139,20 @@ _ABSENT = object()
 
 
 def _known_keys(path: tuple[str, ...]) -> str:
-    model: Any = Config
+    """The keys allowed where this path ends, as a list to choose from; "" where any key is."""
+    place: Any = Config
     for key in path[:-1]:
-        field = getattr(model, "model_fields", {}).get(key)
-        model = {"plan": SectionConfig, "attacks": AttackConfig}.get(path[0]) if field is None else field.annotation
-    fields = getattr(model, "model_fields", None)
+        fields = getattr(place, "model_fields", None)
+        place = _values_of(place) if fields is None else fields[key].annotation if key in fields else None
+        place = next((part for part in get_args(place) if _is_section(part)), place)  # without "or null"
+    fields = getattr(place, "model_fields", None)
     return f"; allowed: {', '.join(fields)}" if fields else ""
+
+
+def _values_of(mapping: Any) -> Any:
+    """The type of the values of dict[str, ...]."""
+    return get_args(mapping)[-1] if get_origin(mapping) is dict else None
+
+
+def _is_section(annotation: Any) -> bool:
+    return hasattr(annotation, "model_fields")

@@ -2,46 +2,61 @@
 
     /index                             str     (N,)       names of the samples
     /clean/<letter>/loss, error        float32 (N,)       `headstrong.losses`, `headstrong.metrics`
+    /clean/<letter>/measures/<name>    float32 (N,)       `headstrong.measures`; NaN where no pixel counts; not for s
     /clean/s/confusion                 uint32  (N, C, C)  pixel counts, [true, predicted]
     /attacks/<name>/<letter>/...       the same on the adversarial images, for all tasks of the model, attacked or not
     /attacks/<name>/linf, l2           float32 (N,)       size of the perturbation, in pixel units
+    /attacks/<name>/curve              float64 (E, A)     mean loss of each attacked task over the samples, at the E
+                                                          gradient evaluations of the first restart; not for noise
+    /attacks/<name>/start/<letter>/... as clean, without measures, where the first restart started; only if the job's
+                                       baseline is "start"
+    /attacks/<name>/program/...        ilp_* only: status, fallback str (N,); gap, bound, value float64 (N,)
+    /gradients/gram, mean_gram         float64 (N, T, T), (T, T)    `headstrong.gradients`; only if the job asks for it
+    /gradients/l1, l2                  float64 (N, S)     over the S subsets of tasks in the attribute subsets (JSON)
+    /flags                             str                JSON, `headstrong.sanity`
 
 File attributes: format, id, tasks, job (JSON), code, weights_sha256, data, classes (JSON), precision. Attributes of an
-attack: the fields of its job. Equal runs give equal bytes.
+attack: the fields of its job, without those that are None. Of gradients: tasks, subsets. Equal runs give equal bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from headstrong.attacks.ilp import Solution
 from headstrong.attacks.run import check, perturb
+from headstrong.attacks.steppers import Notes
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.cache import SplitFile
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
+from headstrong.folding import fold_batch_norm
+from headstrong.gradients import Gradients, measure_gradients
 from headstrong.jobs import AttackJob, EvaluationJob, to_dict
 from headstrong.losses import per_sample_losses
+from headstrong.measures import per_sample_measures
 from headstrong.metrics import per_sample_errors
 from headstrong.models import MultiTaskModel, load_metadata, load_model
 from headstrong.provenance import atomic_path, file_digest, settings_json
 from headstrong.runtime import autocast, computes_in_bfloat16, reproducible
+from headstrong.sanity import Outcome, flags
 
-FORMAT = "headstrong-evaluation-1"
-FOLDING_TOLERANCE = 1e-4  # relative; float rounding of a deep network stays an order of magnitude below
+FORMAT = "headstrong-evaluation-2"
+BASELINES = ("clean", "start")
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +73,7 @@ def evaluate(
     _check_job(job)
     with reproducible(device, threads):
         model = load_model(weights, device)
-        batches = Batches(data, job.tasks, device, limit=job.samples)
+        batches = Batches(data, job.tasks, device, limit=job.samples, curvature=job.curvature)
         with contextlib.closing(batches), SplitFile(data) as split:
             _check_match(job, model, batches, weights, data)
             bench = _Bench.build(job, model, batches, _class_weights(job, weights, device))
@@ -72,26 +87,28 @@ def evaluate(
                 file.attrs["data"] = split.dataset
                 file.attrs["classes"] = json.dumps(split.classes, ensure_ascii=False)
                 file.attrs["precision"] = "bfloat16" if computes_in_bfloat16(job.precision, device) else "float32"
-                _store(file, "index", np.array(split.names[: batches.count], dtype=h5py.string_dtype()))
+                _store(file, "index", np.array(split.names[: batches.count], dtype=object))
                 _measure_all(bench, file)
 
 
 def _measure_all(bench: _Bench, file: h5py.File) -> None:
     job = bench.job
+    outcomes = []
     with _Progress(job, bench.rounds) as progress:
-        clean = bench.measure(progress)
+        clean = bench.clean(progress)
         _store_measured(file.create_group("clean"), clean, job.tasks)
         progress.finished("clean", clean, clean)
+        gradients = bench.gradients(progress) if job.gradients else None
+        if gradients is not None:
+            _store_gradients(file.create_group("gradients"), gradients)
         group = file.create_group("attacks")
         for attack in job.attacks:
-            attacked = bench.measure(progress, attack, clean)
-            found = group.create_group(attack.name)
-            for key, value in asdict(attack).items():
-                found.attrs[key] = value
-            _store(found, "linf", attacked.linf)
-            _store(found, "l2", attacked.l2)
-            _store_measured(found, attacked, job.tasks)
-            progress.finished(attack.name, clean, attacked)
+            found = bench.attacked(attack, clean.losses, progress)
+            _store_attacked(group.create_group(attack.name), found, attack, job.tasks)
+            progress.finished(attack.name, clean, found.end)
+            outcomes.append(Outcome(attack, found.end.losses, found.end.linf, found.curve))
+    norms = None if gradients is None else np.sqrt(np.diagonal(gradients.gram, axis1=1, axis2=2))
+    _store(file, "flags", json.dumps(flags(job.tasks, clean.losses, outcomes, norms)))
 
 
 @dataclass(frozen=True)
@@ -101,8 +118,19 @@ class _Measured:
     losses: NDArray[np.float32]
     errors: NDArray[np.float32]
     confusion: NDArray[np.uint32] | None  # (N, C, C)
+    measures: dict[str, NDArray[np.float32]]  # (N,), by "<letter>/measures/<name>"
     linf: NDArray[np.float32]
     l2: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Attacked:
+    """Numbers at the end of an attack and, if asked for, at its start; and what the attack noted."""
+
+    end: _Measured
+    start: _Measured | None
+    curve: NDArray[np.float64] | None  # (evaluations, attacked tasks)
+    programs: dict[str, NDArray[Any]]  # (N,), by name
 
 
 @dataclass(frozen=True)
@@ -125,63 +153,107 @@ class _Bench:
     def rounds(self) -> int:
         return -(-self.batches.count // self.job.batch_size)
 
-    def outputs(self, images: Tensor, tasks: str) -> dict[str, Tensor]:
-        with autocast(self.job.precision, images.device):
+    def clean(self, progress: _Progress) -> _Measured:
+        """All tasks on all clean images."""
+        return self._whole([self._measure(batch, batch.images) for batch in self._parts(progress)], "clean images")
+
+    def attacked(self, attack: AttackJob, clean_losses: NDArray[np.float32], progress: _Progress) -> _Attacked:
+        """All tasks on the images an attack makes, and what it noted on the way."""
+        ends, starts, curves, programs = [], [], [], []
+        for batch in self._parts(progress):
+            notes = Notes()
+            ends.append(self._measure(batch, self._perturbed(batch, attack, clean_losses, notes)))
+            if self.job.baseline == "start":
+                if notes.start is None:
+                    raise RuntimeError(f"attack {attack.name!r} did not note its start")
+                starts.append(self._measure(batch, notes.start, measures=False))
+            if notes.curve:
+                curves.append(torch.stack(notes.curve).numpy())
+            programs += notes.programs
+        return _Attacked(
+            end=self._whole(ends, attack.name),
+            start=self._whole(starts, f"start of {attack.name}") if starts else None,
+            curve=np.sum(curves, axis=0) / self.batches.count if curves else None,
+            programs=_program_columns(programs),
+        )
+
+    def gradients(self, progress: _Progress) -> Gradients:
+        """In float32 whatever the precision of the job: differences of gradients matter here, not speed."""
+        parts = (
+            (batch.images, partial(self._losses_at, batch=batch, tasks=self.job.tasks, precision="float32"))
+            for batch in self._parts(progress)
+        )
+        found = measure_gradients(parts, self.job.tasks)
+        if not np.isfinite(found.gram).all():
+            raise DivergedError(f"model {self.job.id!r}: a gradient at a clean image is not a number; train it again")
+        return found
+
+    def _parts(self, progress: _Progress) -> Iterator[Batch]:
+        for rows in torch.arange(self.batches.count).split(self.job.batch_size):
+            yield self.batches.get(rows)
+            progress.advance()
+
+    def _outputs(self, images: Tensor, tasks: str, precision: str) -> dict[str, Tensor]:
+        with autocast(precision, images.device):
             found = self.model(images, tasks)
         return {letter: output.float() for letter, output in found.items()}
 
-    def losses(self, outputs: dict[str, Tensor], batch: Batch, tasks: str) -> Tensor:
+    def _losses(self, outputs: dict[str, Tensor], batch: Batch, tasks: str) -> Tensor:
         pixels: Any = self.job.loss_pixels
         return per_sample_losses(outputs, batch, tasks, pixels=pixels, class_weights=self.class_weights)
 
-    def measure(
-        self, progress: _Progress, attack: AttackJob | None = None, clean: _Measured | None = None
-    ) -> _Measured:
-        """Losses and errors of all tasks on all samples: of the clean images, or of those an attack makes."""
-        parts = []
-        for rows in torch.arange(self.batches.count).split(self.job.batch_size):
-            batch = self.batches.get(rows)
-            images = batch.images
-            if attack is not None and clean is not None:
-                images = self._attacked(batch, attack, torch.from_numpy(clean.losses[rows.numpy()]))
-            parts.append(self._measure_batch(batch, images))
-            progress.advance()
+    def _losses_at(self, images: Tensor, batch: Batch, tasks: str, precision: str) -> Tensor:
+        return self._losses(self._outputs(images, tasks, precision), batch, tasks)
+
+    def _perturbed(self, batch: Batch, attack: AttackJob, clean_losses: NDArray[np.float32], notes: Notes) -> Tensor:
+        """Only the attacked tasks' decoders run while the attack looks for its images."""
+        attacked = attack.attacked
+        columns = [self.job.tasks.index(letter) for letter in attacked]
+        known = torch.from_numpy(clean_losses[batch.index.cpu().numpy()][:, columns]).to(batch.images.device)
+        losses = partial(self._losses_at, batch=batch, tasks=attacked, precision=self.job.precision)
+        seed = self.job.seed
+        return perturb(losses, batch.images, attack, attacked, batch.index, seed, clean_losses=known, notes=notes)
+
+    @torch.no_grad()
+    def _measure(self, batch: Batch, images: Tensor, measures: bool = True) -> _Measured:
+        job = self.job
+        pixels: Any = job.error_pixels
+        miou: Any = job.miou
+        outputs = self._outputs(images, job.tasks, job.precision)
+        errors, confusion = per_sample_errors(outputs, batch, job.tasks, pixels=pixels, miou=miou)
+        change = (images - batch.images).flatten(1)
+        return _Measured(
+            losses=_numpy(self._losses(outputs, batch, job.tasks)),
+            errors=_numpy(errors),
+            confusion=None if confusion is None else confusion.cpu().numpy().astype(np.uint32),
+            measures=_measures(outputs, batch, job.tasks, pixels) if measures else {},
+            linf=_numpy(change.abs().amax(dim=1)),
+            l2=_numpy(change.norm(dim=1)),
+        )
+
+    def _whole(self, parts: list[_Measured], where: str) -> _Measured:
+        """The batches put together. Raises DivergedError where a loss is not a number."""
         measured = _concatenated(parts)
         broken = np.argwhere(~np.isfinite(measured.losses))
         if len(broken):
             sample, column = broken[0]
             raise DivergedError(
-                f"model {self.job.id!r}, {attack.name if attack else 'clean images'}: the loss of task "
-                f"{self.job.tasks[column]!r} is {measured.losses[sample, column]} on sample {sample}; train it again"
+                f"model {self.job.id!r}, {where}: the loss of task {self.job.tasks[column]!r} is "
+                f"{measured.losses[sample, column]} on sample {sample}; train it again"
             )
         return measured
 
-    def _attacked(self, batch: Batch, attack: AttackJob, clean_losses: Tensor) -> Tensor:
-        """Only the attacked tasks' decoders run while the attack looks for its images."""
-        attacked = attack.attacked
-        columns = [self.job.tasks.index(letter) for letter in attacked]
 
-        def losses(points: Tensor) -> Tensor:
-            return self.losses(self.outputs(points, attacked), batch, attacked)
-
-        known = clean_losses[:, columns].to(batch.images.device)
-        return perturb(losses, batch.images, attack, attacked, batch.index, self.job.seed, clean_losses=known)
-
-    @torch.no_grad()
-    def _measure_batch(self, batch: Batch, images: Tensor) -> _Measured:
-        job = self.job
-        pixels: Any = job.error_pixels
-        miou: Any = job.miou
-        outputs = self.outputs(images, job.tasks)
-        errors, confusion = per_sample_errors(outputs, batch, job.tasks, pixels=pixels, miou=miou)
-        change = (images - batch.images).flatten(1)
-        return _Measured(
-            losses=_numpy(self.losses(outputs, batch, job.tasks)),
-            errors=_numpy(errors),
-            confusion=None if confusion is None else confusion.cpu().numpy().astype(np.uint32),
-            linf=_numpy(change.abs().amax(dim=1)),
-            l2=_numpy(change.norm(dim=1)),
-        )
+def _measures(
+    outputs: dict[str, Tensor], batch: Batch, tasks: str, pixels: Literal["all", "valid"]
+) -> dict[str, NDArray[np.float32]]:
+    found = {
+        f"{letter}/measures/{name}": values
+        for letter, values_by_name in per_sample_measures(outputs, batch, tasks, pixels=pixels).items()
+        for name, values in values_by_name.items()
+    }
+    # One transfer from the device, not one for each.
+    return dict(zip(found, _numpy(torch.stack(list(found.values()))), strict=True)) if found else {}
 
 
 def _concatenated(parts: list[_Measured]) -> _Measured:
@@ -189,58 +261,31 @@ def _concatenated(parts: list[_Measured]) -> _Measured:
         present = [value for value in values if value is not None]
         return np.concatenate(present) if present else None
 
-    fields: dict[str, Any] = {name: together([getattr(p, name) for p in parts]) for name in _Measured.__annotations__}
-    return _Measured(**fields)
+    names = [name for name in _Measured.__annotations__ if name != "measures"]
+    fields: dict[str, Any] = {name: together([getattr(part, name) for part in parts]) for name in names}
+    measures = {key: np.concatenate([part.measures[key] for part in parts]) for key in parts[0].measures}
+    return _Measured(**fields, measures=measures)
+
+
+def _program_columns(programs: list[tuple[int, Solution]]) -> dict[str, NDArray[Any]]:
+    """By name, in the order of the samples. Seconds are left out: equal runs give equal bytes."""
+    if not programs:
+        return {}
+    solutions = [solution for _, solution in sorted(programs, key=lambda pair: pair[0])]
+    words = {key: np.array([getattr(s, key) for s in solutions], dtype=object) for key in ("status", "fallback")}
+    numbers = {key: np.array([getattr(s, key) for s in solutions], np.float64) for key in ("gap", "bound", "value")}
+    return {**words, **numbers}
 
 
 def _numpy(values: Tensor) -> NDArray[np.float32]:
     return values.float().cpu().numpy()
 
 
-def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
-    """A copy of a model in evaluation mode whose batch norms are folded into the convolutions before them.
-
-    The same function up to float rounding, with fewer passes over memory. `example` is an image (1, 3, H, W) that is
-    run through the model to see which convolution feeds which batch norm, and to check the result.
-    """
-    model = copy.deepcopy(model).eval()
-    before, pairs = _run_and_pair(model, example)
-    places = {child: (parent, name) for parent in model.modules() for name, child in parent.named_children()}
-    for norm, conv in pairs.items():
-        fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
-        setattr(*places[conv], fused)
-        setattr(*places[norm], nn.Identity())
-    with torch.no_grad():
-        after = model(example)
-    for letter, output in before.items():
-        off = float((after[letter] - output).abs().max())
-        if off > FOLDING_TOLERANCE * max(1.0, float(output.abs().max())):
-            raise RuntimeError(f"folding batch norm changed the output of task {letter!r} by {off}")
-    return model
-
-
-def _run_and_pair(model: nn.Module, example: Tensor) -> tuple[dict[str, Tensor], dict[nn.BatchNorm2d, nn.Conv2d]]:
-    """The model's outputs, and the convolution whose output each batch norm was given."""
-    feeders: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by identity of the output, kept alive so that it is unique
-    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
-
-    def remember(layer: Any, _: Any, output: Tensor) -> None:
-        feeders[id(output)] = (layer, output)
-
-    def match(layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in feeders:
-            pairs[layer] = feeders[id(inputs[0])][0]
-
-    with contextlib.ExitStack() as hooks, torch.no_grad():
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                hooks.callback(layer.register_forward_hook(remember).remove)
-            elif isinstance(layer, nn.BatchNorm2d):
-                hooks.callback(layer.register_forward_pre_hook(match).remove)
-        return model(example), pairs
-
-
 def _check_job(job: EvaluationJob) -> None:
+    if job.baseline not in BASELINES:
+        raise ConfigError(
+            f"evaluation {job.id!r}: baseline {job.baseline!r} is unknown; choose one of {', '.join(BASELINES)}"
+        )
     for attack in job.attacks:
         check(attack, job.tasks)
     names = [attack.name for attack in job.attacks]
@@ -275,8 +320,10 @@ def _class_weights(job: EvaluationJob, weights: Path, device: str) -> Tensor | N
     return torch.tensor(stored, dtype=torch.float32, device=device)
 
 
-def _store(group: h5py.Group, name: str, values: NDArray[Any], **filters: Any) -> None:
+def _store(group: h5py.Group, name: str, values: Any, **filters: Any) -> None:
     # Without times, equal content gives equal bytes.
+    text = isinstance(values, str) or values.dtype == object
+    filters |= {"dtype": h5py.string_dtype()} if text else {}
     group.create_dataset(name, data=values, track_times=False, **filters)
 
 
@@ -287,6 +334,30 @@ def _store_measured(group: h5py.Group, measured: _Measured, tasks: str) -> None:
         _store(task, "error", measured.errors[:, column])
         if letter == "s" and measured.confusion is not None:
             _store(task, "confusion", measured.confusion, compression="gzip", compression_opts=4, shuffle=True)
+    for place, values in measured.measures.items():
+        _store(group, place, values)
+
+
+def _store_attacked(group: h5py.Group, found: _Attacked, attack: AttackJob, tasks: str) -> None:
+    for key, value in asdict(attack).items():
+        if value is not None:
+            group.attrs[key] = value
+    _store(group, "linf", found.end.linf)
+    _store(group, "l2", found.end.l2)
+    _store_measured(group, found.end, tasks)
+    if found.curve is not None:
+        _store(group, "curve", found.curve)
+    if found.start is not None:
+        _store_measured(group.create_group("start"), found.start, tasks)
+    for name, values in found.programs.items():
+        _store(group, f"program/{name}", values)
+
+
+def _store_gradients(group: h5py.Group, found: Gradients) -> None:
+    group.attrs["tasks"] = found.tasks
+    group.attrs["subsets"] = json.dumps(found.subsets)
+    for name in ("gram", "mean_gram", "l1", "l2"):
+        _store(group, name, getattr(found, name))
 
 
 class _Progress:
@@ -298,7 +369,7 @@ class _Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=rounds * (1 + len(job.attacks)), desc=job.id, unit="batch")
+            self.bar = tqdm(total=rounds * (1 + job.gradients + len(job.attacks)), desc=job.id, unit="batch")
         self.start = time.monotonic()
 
     def __enter__(self) -> _Progress:

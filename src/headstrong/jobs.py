@@ -33,6 +33,10 @@ class TrainingJob:
     class_weights: str  # "uniform" | "prior"
     output_start: str  # "random": the published initialisation | "mean": the network starts as the constant predictor
     seed: int
+    curvature: str = "decoded"  # targets of p: "decoded" | "grey", as the released loader reads them
+    layout: int | None = None  # how a branched network shares its blocks; None: one shared encoder
+    adversarial: AttackJob | None = None  # made anew in every step, on the network as it is then; None: clean training
+    clean_steps: bool = True  # adversarial training: a step on the clean batch before the one on the adversarial batch
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,18 @@ class AttackJob:
 
     name: str  # unique within the model, e.g. "pgd.single.s.linf.8.25"
     family: str  # the key in config.yaml
-    balancer: str  # "single" | "total"
+    balancer: str  # a key of `attacks.balancers.BALANCERS`
     attacked: str  # letters of the attacked tasks
-    stepper: str  # "fgsm" | "ifgsm" | "pgd" | "noise"
+    stepper: str  # a key of `attacks.run.STEPPERS`
     norm: str  # "linf" | "l2"
     epsilon: float  # radius in pixel units, images in [0, 1]
     step_size: float
     steps: int
     start: str  # "clean" | "uniform" | "corner"
     restarts: int
+    l2_step: str = "direction"  # L2: "direction", steps of `step_size` | "released", the released whole-batch step
+    pixels: int | None = None  # ilp_sparse: at most so many pixels change
+    time_limit: float | None = None  # ilp_*: seconds for the program of one image
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ class EvaluationJob:
     class_weights: str
     precision: str
     seed: int
+    curvature: str = "decoded"
+    baseline: str = "clean"  # what an attack's errors are compared with: the "clean" image | the attack's "start"
+    gradients: bool = False  # also store the inner products of the tasks' gradients on clean images
 
 
 def to_dict(job: TrainingJob | EvaluationJob) -> dict[str, Any]:
@@ -77,7 +87,8 @@ def to_dict(job: TrainingJob | EvaluationJob) -> dict[str, Any]:
 def training_job_from_dict(fields: dict[str, Any]) -> TrainingJob:
     """The inverse of `to_dict` for a training job."""
     lists = {key: tuple(fields[key]) for key in ("weights", "snapshots", "milestones")}
-    return TrainingJob(**{**fields, **lists})
+    attack = fields.get("adversarial")
+    return TrainingJob(**{**fields, **lists, "adversarial": None if attack is None else AttackJob(**attack)})
 
 
 def evaluation_job_from_dict(fields: dict[str, Any]) -> EvaluationJob:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -37,30 +37,37 @@ def settings_json(settings: Any) -> str:
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
-def code_digest(*modules: str) -> str:
+def code_digest(*modules: str, without: Sequence[str] = ()) -> str:
     """Digest of the modules named and of everything in the package they import, by walking the import statements.
 
     Comments, docstrings and blank lines do not count: they cannot change a number. `modules` are dotted names
-    ("headstrong.training") or paths of scripts ("scripts/train_model.py").
+    ("headstrong.training") or paths of scripts ("scripts/train_model.py"); the walk does not enter those of `without`.
     """
     digest = hashlib.sha256()
-    for path in imported_files(*modules):
+    for path in imported_files(*modules, without=without):
         digest.update(path.name.encode())
         digest.update(_meaningful_source(path).encode())
     return digest.hexdigest()[:16]
 
 
-def imported_files(*modules: str) -> list[Path]:
+def training_code(adversarial: bool) -> str:
+    """Digest of the code that trains a model. Clean training never runs an attack: an edit there leaves it alone."""
+    return code_digest("headstrong.training", without=() if adversarial else ("headstrong.adversarial",))
+
+
+def imported_files(*modules: str, without: Sequence[str] = ()) -> list[Path]:
     """The files that `code_digest` reads for these modules."""
-    return sorted(path for path in _closure(tuple(modules)) if path.parent != PACKAGE or path.name not in NOT_NUMBERS)
+    found = _closure(modules, without)
+    return sorted(path for path in found if path.parent != PACKAGE or path.name not in NOT_NUMBERS)
 
 
-def _closure(modules: tuple[str, ...]) -> set[Path]:
+def _closure(modules: Sequence[str], without: Sequence[str]) -> set[Path]:
+    closed = {_source_of(name) for name in without}
     found: set[Path] = set()
     waiting = [_source_of(name) or Path(name) for name in modules]
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found and path not in closed:
             found.add(path)
             waiting.extend(_imports(path))
     return found

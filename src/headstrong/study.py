@@ -11,22 +11,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from headstrong.attackplan import adversarial_attack, adversarial_text, attacks_of
 from headstrong.errors import ConfigError
-from headstrong.jobs import (  # noqa: F401
-    AttackJob,
-    EvaluationJob,
-    TrainingJob,
-    evaluation_job_from_dict,
-    to_dict,
-    training_job_from_dict,
-)
+from headstrong.jobs import EvaluationJob, TrainingJob
+from headstrong.layouts import BRANCHED
 from headstrong.seeds import derive_seed
 from headstrong.tasks import file_safe, in_order
 
 if TYPE_CHECKING:
-    from headstrong.config import AttackConfig, Config
+    from headstrong.config import Config
 
-COLUMNS = ("id", "section", "encoder", "main", "auxiliary", "weights", "epochs", "seed")
+COLUMNS = (
+    "id", "section", "encoder", "main", "auxiliary", "weights", "epochs", "seed", "layout", "adversarial", "switches",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,10 @@ class ModelSpec:
     """One row of the plan.
 
     `weights` are the loss weights of main and auxiliary tasks, in the order of `tasks`; `run` is the id of the training
-    run whose checkpoint at `epochs` this model is (its own id, unless the section stops early).
+    run whose weights after `epochs` this model is (its own id, unless the section stops early, or differs from another
+    section only in switches that do not touch the training). `layout` numbers how a branched network shares its blocks;
+    `adversarial` describes the attack it is trained against; `switches` are those by which it departs from the study's
+    protocol, e.g. "optimizer=sgd;start=corner". Each is None or "" where there is nothing to say.
     """
 
     id: str
@@ -47,16 +47,15 @@ class ModelSpec:
     seed: int
     run: str
     reference: bool
+    layout: int | None = None
+    adversarial: str = ""
+    switches: str = ""
+    early: bool = False  # a checkpoint of a longer run
 
     @property
     def tasks(self) -> str:
         """Letters of all tasks, the main task first."""
         return self.main + self.auxiliary
-
-    @property
-    def early(self) -> bool:
-        """True when the model is a checkpoint of a longer run."""
-        return self.run != self.id
 
 
 # Schedules as the protocol has them: learning rate, momentum, and the shares of the epochs after which the rate falls
@@ -74,15 +73,15 @@ class Plan:
         self.config = config
         self.models = models_of(plan_settings(config))
         self._by_id = {model.id: model for model in self.models}
-        self._protocol = config.protocol.resolved()
+        self._protocols = {name: _protocol_of(config, name) for name in config.sections}
 
     def __getitem__(self, model_id: str) -> ModelSpec:
         return self._by_id[model_id]
 
     @cached_property
     def runs(self) -> tuple[ModelSpec, ...]:
-        """The models that are trained; the others are checkpoints of these."""
-        return tuple(model for model in self.models if not model.early)
+        """The models that are trained; the others are checkpoints of these, or their weights measured otherwise."""
+        return tuple(model for model in self.models if model.run == model.id)
 
     @cached_property
     def runs_with_snapshots(self) -> frozenset[str]:
@@ -118,7 +117,8 @@ class Plan:
 
     def training_job(self, run: str) -> TrainingJob:
         """What the training job of this run needs to know."""
-        model, training, protocol = self[run], self.config.training, self._protocol
+        model, training = self[run], self.config.training
+        protocol, adversarial = self._protocols[model.section], self.config.sections[model.section].adversarial
         rate, momentum, shares = _SCHEDULES[protocol["optimizer"]]
         shares = shares if training.milestones is None else tuple(training.milestones)
         return TrainingJob(
@@ -142,15 +142,20 @@ class Plan:
             class_weights=protocol["class_weights"],
             output_start=protocol["output_start"],
             seed=model.seed,
+            curvature=protocol["curvature"],
+            layout=model.layout,
+            adversarial=None if adversarial is None else adversarial_attack(adversarial, model.tasks, protocol),
+            clean_steps=adversarial is None or adversarial.clean_steps,
         )
 
     def evaluation_job(self, model_id: str) -> EvaluationJob:
         """What the evaluation job of this model needs to know."""
-        model, evaluation, protocol = self[model_id], self.config.evaluation, self._protocol
+        model, evaluation = self[model_id], self.config.evaluation
+        protocol = self._protocols[model.section]
         return EvaluationJob(
             id=model.id,
             tasks=model.tasks,
-            attacks=tuple(self.attacks(model.tasks)),
+            attacks=tuple(attacks_of(self.config, model.section, model.tasks, protocol)),
             samples=evaluation.samples,
             batch_size=evaluation.batch_size,
             error_pixels=protocol["error_pixels"],
@@ -159,62 +164,33 @@ class Plan:
             class_weights=protocol["class_weights"],
             precision="float32",
             seed=derive_seed(self.config.study.seed, "attacks"),
-        )
-
-    def attacks(self, tasks: str) -> Iterator[AttackJob]:
-        """Every attack on a model of these tasks."""
-        for family, attack in self.config.attack_families.items():
-            sets = list(_attacked_sets(attack, tasks, self.config.chains))
-            for (balancer, attacked), norm, epsilon, steps in itertools.product(
-                sets, attack.norm, attack.epsilon, attack.steps
-            ):
-                yield self._attack(family, attack, balancer, attacked, norm, epsilon, steps)
-
-    def _attack(
-        self, family: str, attack: AttackConfig, balancer: str, attacked: str, norm: str, epsilon: float, steps: int
-    ) -> AttackJob:
-        one_step = attack.stepper in ("fgsm", "noise")
-        from_clean = attack.stepper in ("fgsm", "ifgsm")
-        steps = 1 if one_step else steps
-        return AttackJob(
-            name=f"{family}.{balancer}.{attacked}.{norm}.{epsilon * 255:g}.{steps}",
-            family=family,
-            balancer=balancer,
-            attacked=attacked,
-            stepper=attack.stepper,
-            norm=norm,
-            epsilon=epsilon,
-            step_size=epsilon if one_step else (attack.step_size or epsilon / 4),
-            steps=steps,
-            start="clean" if from_clean else (attack.start or self._protocol["start"]),
-            restarts=attack.restarts,
+            curvature=protocol["curvature"],
+            baseline=protocol["baseline"],
+            gradients=evaluation.gradients,
         )
 
 
-def _attacked_sets(attack: AttackConfig, tasks: str, chains: list[str]) -> Iterator[tuple[str, str]]:
-    """(balancer, letters) of every attack of a family; a set of one task is a single attack, and comes once."""
-    seen: set[tuple[str, str]] = set()
+def _protocol_of(config: Config, section: str) -> dict[str, Any]:
+    """Every switch with its value for the models of one section."""
+    own, common = config.sections[section].protocol, config.protocol.resolved()
+    return common if own is None else own.over(common)
 
-    def fresh(balancer: str, letters: str) -> Iterator[tuple[str, str]]:
-        key = ("single" if len(letters) == 1 and "single" in attack.balancer else balancer, letters)
-        if key not in seen:
-            seen.add(key)
-            yield key
 
-    for balancer in attack.balancer:
-        for letters in tasks if balancer == "single" else [in_order(tasks)]:
-            yield from fresh(balancer, letters)
-    if attack.chains and "total" in attack.balancer:
-        for chain in chains:
-            if set(chain) <= set(tasks):
-                for length in range(1, len(chain) + 1):
-                    yield from fresh("total", in_order(chain[:length]))
+def _switches(config: Config, section: str) -> dict[str, Any]:
+    """The switches by which a section departs from the study's protocol."""
+    common = config.protocol.resolved()
+    own = _protocol_of(config, section)
+    return {key: own[key] for key in sorted(own) if key != "preset" and own[key] != common[key]}
 
 
 def rows(models: Sequence[ModelSpec]) -> list[dict[str, Any]]:
     """The rows of plan.csv, by the names in COLUMNS."""
     return [
-        {**{key: getattr(model, key) for key in COLUMNS}, "weights": ";".join(f"{w:g}" for w in model.weights)}
+        {
+            **{key: getattr(model, key) for key in COLUMNS},
+            "weights": ";".join(f"{w:g}" for w in model.weights),
+            "layout": "" if model.layout is None else str(model.layout),
+        }
         for model in models
     ]
 
@@ -225,31 +201,70 @@ def plan_settings(config: Config) -> dict[str, Any]:
         "seed": config.study.seed,
         "tasks": config.tasks,
         "epochs": config.training.epochs,
-        "sections": {name: section.model_dump() for name, section in config.sections.items()},
+        "sections": {
+            name: {**section.model_dump(), "protocol": _switches(config, name)}
+            for name, section in config.sections.items()
+        },
         "lambdas": config.lambdas,
     }
 
 
 def models_of(settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
-    """Every model of a plan, from `plan_settings`: trained models in the order of their sections, then checkpoints."""
+    """Every model of a plan, from `plan_settings`: trained models in the order of their sections, then checkpoints.
+
+    Raises ConfigError for a checkpoint of a model that no section trains.
+    """
     specs = [
-        _model(settings, name, section, encoder, tasks)
+        _model(settings, name, section, encoder, tasks, layout)
         for name, section in settings["sections"].items()
         for encoder in section["encoders"]
         for tasks in _task_sets(section, settings["tasks"])
+        for layout in _layouts(section, encoder)
     ]
-    trained = [spec for spec in specs if settings["sections"][spec.section]["share_of_epochs"] == 1]
     runs: dict[tuple[object, ...], ModelSpec] = {}
-    for spec in trained:
-        runs.setdefault((spec.encoder, spec.tasks, spec.weights), spec)
-    checkpoints = [
-        _checkpoint_of(spec, runs) for spec in specs if settings["sections"][spec.section]["share_of_epochs"] < 1
-    ]
-    return (*trained, *checkpoints)
+    trained, checkpoints = [], []
+    for spec in specs:
+        section = settings["sections"][spec.section]
+        if section["share_of_epochs"] < 1:
+            checkpoints.append(spec)
+            continue
+        if spec.switches:
+            spec = _as_variant(spec, section["protocol"], runs)
+        trained.append(spec)
+        if spec.run == spec.id:
+            runs.setdefault(_problem(spec, section["protocol"]), spec)
+    found = [_checkpoint_of(spec, settings["sections"][spec.section]["protocol"], runs) for spec in checkpoints]
+    return (*trained, *found)
 
 
-def _model(settings: Mapping[str, Any], name: str, section: Mapping[str, Any], encoder: str, tasks: str) -> ModelSpec:
-    model_id = f"{name}-{encoder}-{file_safe(tasks)}"
+def _problem(spec: ModelSpec, switches: Mapping[str, Any]) -> tuple[object, ...]:
+    """What two models have in common that are trained alike, but for their seeds."""
+    training = tuple((key, value) for key, value in sorted(switches.items()) if key in TrainingJob.__dataclass_fields__)
+    return spec.encoder, spec.tasks, spec.weights, spec.layout, spec.adversarial, training
+
+
+def _as_variant(
+    spec: ModelSpec, switches: Mapping[str, Any], runs: Mapping[tuple[object, ...], ModelSpec]
+) -> ModelSpec:
+    """A model that departs from the protocol: the weights of the run that trains it, if another section does; else its
+    own run, from the seed of the model it is compared with, so that only the switch makes a difference."""
+    same = runs.get(_problem(spec, switches))
+    if same is not None:
+        return replace(spec, run=same.id, seed=same.seed)
+    base = runs.get(_problem(spec, {}))
+    return spec if base is None else replace(spec, seed=base.seed)
+
+
+def _layouts(section: Mapping[str, Any], encoder: str) -> Sequence[int | None]:
+    if encoder not in BRANCHED:
+        return [None]
+    return section["layouts"] or [0]
+
+
+def _model(
+    settings: Mapping[str, Any], name: str, section: Mapping[str, Any], encoder: str, tasks: str, layout: int | None
+) -> ModelSpec:
+    model_id = f"{name}-{encoder}-{file_safe(tasks)}" + ("" if layout is None else f"-{layout}")
     return ModelSpec(
         id=model_id,
         section=name,
@@ -261,17 +276,22 @@ def _model(settings: Mapping[str, Any], name: str, section: Mapping[str, Any], e
         seed=derive_seed(settings["seed"], "model", model_id),
         run=model_id,
         reference=section["reference"],
+        layout=layout,
+        adversarial=adversarial_text(section["adversarial"]),
+        switches=";".join(f"{key}={str(value).lower()}" for key, value in section["protocol"].items()),
     )
 
 
-def _checkpoint_of(spec: ModelSpec, runs: Mapping[tuple[object, ...], ModelSpec]) -> ModelSpec:
-    run = runs.get((spec.encoder, spec.tasks, spec.weights))
+def _checkpoint_of(
+    spec: ModelSpec, switches: Mapping[str, Any], runs: Mapping[tuple[object, ...], ModelSpec]
+) -> ModelSpec:
+    run = runs.get(_problem(spec, switches))
     if run is None:
         raise ConfigError(
             f"config: plan.{spec.section}: a checkpoint of {spec.encoder} on {spec.tasks!r} after {spec.epochs} epochs "
             "needs a section that trains that model to the end; add one, or remove this set"
         )
-    return replace(spec, run=run.id, seed=run.seed)
+    return replace(spec, run=run.id, seed=run.seed, early=True)
 
 
 def _task_sets(section: Mapping[str, Any], tasks: str) -> Iterator[str]:

@@ -1,5 +1,9 @@
 """Train one multi-task model: weighted sum of batch-mean losses, rolling checkpoints, exact resume.
 
+Adversarial training makes two optimizer steps per iteration. One is on the clean batch (left out with `clean_steps`
+off). Then one is on the batch that the job's attack makes of it, on the network as it is by then
+(`headstrong.adversarial`). Batch norm in training mode learns its running statistics from both.
+
 By hand: `python scripts/train_model.py --help`, or from Python:
 
     python - <<'END'
@@ -29,18 +33,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstrong.checkpoints import Progress, RollingCheckpoint, configuration_digest
+from headstrong.adversarial import adversarial_batch
+from headstrong.checkpoints import Progress, RollingCheckpoint, configuration_digest, loss_columns
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.cache import SplitFile, class_frequencies
+from headstrong.data.curvature import read_as_grey
 from headstrong.data.statistics import target_mean
-from headstrong.errors import BrokenFileError, ConfigError, DivergedError
+from headstrong.errors import BrokenFileError, DivergedError
 from headstrong.jobs import TrainingJob, to_dict
-from headstrong.losses import Pixels, per_sample_losses, prior_class_weights
+from headstrong.losses import prior_class_weights
 from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
-from headstrong.provenance import code_digest, write_atomically
-from headstrong.runtime import autocast, reproducible
+from headstrong.provenance import training_code, write_atomically
+from headstrong.runtime import reproducible
 from headstrong.seeds import derive_seed
 from headstrong.tasks import TASKS
+from headstrong.training_checks import check_batch_norm, check_job, check_losses, check_weights
+from headstrong.training_losses import training_losses
 
 CHECK_EVERY = 20  # steps between two looks at the losses: each look makes a GPU wait
 log = logging.getLogger(__name__)
@@ -62,14 +70,16 @@ def train(
     """Train the model of a job on a cache file; write snapshots, history and weights when all is done.
 
     snapshots: path of the weights after so many epochs (keys in 1..epochs). history: CSV, one row per epoch: epoch,
-    learning_rate and the mean of each task's batch losses. work: this job's own scratch folder; the rolling checkpoint
-    in it, written every `checkpoint_minutes` (0: after every step), is found by the next call and removed at success.
-    device: "cpu" or "cuda". threads: of the CPU. code: digest of the training code; None: computed here.
+    learning_rate and the mean of each task's batch losses before their step, `loss_<letter>` on clean batches (where
+    the job makes clean steps) and `adversarial_loss_<letter>` on adversarial ones. work: this job's own scratch folder;
+    the rolling checkpoint in it, written every `checkpoint_minutes` (0: after every iteration) and at a SIGTERM, is
+    found by the next call and removed at success. device: "cpu" or "cuda". threads: of the CPU. code: digest of the
+    training code; None: computed here.
 
     Raises ConfigError for a job that cannot be, DivergedError when a loss or a weight is no longer a number; then
     there are no outputs.
     """
-    _check_job(job, snapshots)
+    check_job(job, snapshots)
     with reproducible(device, threads):
         _train(job, data, weights, snapshots, history, work, device, checkpoint_minutes, code)
 
@@ -85,19 +95,19 @@ def _train(
     checkpoint_minutes: float,
     code: str | None,
 ) -> None:
-    batches = Batches(data, job.tasks, device)
+    batches = Batches(data, job.tasks, device, curvature=job.curvature)
     if batches.count == 0:
         raise BrokenFileError(f"{data}: holds no samples to train on; make it again with at least one")
     model = model_for(job, len(batches.classes))
     if job.output_start == "mean":
         model.start_from(_target_means(job, data))
     model = use_channels_last(model.to(device)).train()
-    _check_batch_norm(job, model, batches)
+    check_batch_norm(job, model, batches)
     optimizer = optimizer_for(job, model)
     class_weights = class_weights_for(job, data, device)
     steps = max(1, batches.count // job.batch_size)  # the last, incomplete batch is dropped, as released
-    progress = Progress(losses=torch.zeros(steps, len(job.tasks), device=device))
-    code = code or code_digest("headstrong.training")
+    progress = Progress(losses=torch.zeros(steps, len(loss_columns(job)), device=device))
+    code = code or training_code(job.adversarial is not None)
     digest = configuration_digest(
         job=to_dict(job),
         snapshots=sorted(snapshots),
@@ -113,16 +123,17 @@ def _train(
     if rolling.restore():
         log.info("%s: goes on after %d epochs and %d of %d steps", job.id, progress.epoch, progress.step, steps)
     try:
-        with contextlib.closing(batches), _Reporter(job, progress) as reporter:
-            while progress.epoch < job.epochs:
-                _train_epoch(job, model, optimizer, batches, class_weights, progress, rolling, reporter)
-                if progress.epoch in kept:
-                    _save(kept[progress.epoch], job, model, progress.epoch, class_weights, code)
-        _check_weights(job, model, job.epochs)
-        for epoch, path in snapshots.items():
-            write_atomically(path, kept[epoch].read_bytes())
-        write_atomically(history, _history_csv(job, progress))
-        _save(weights, job, model, job.epochs, class_weights, code)
+        with rolling:
+            with contextlib.closing(batches), _Reporter(job, progress) as reporter:
+                while progress.epoch < job.epochs:
+                    _train_epoch(job, model, optimizer, batches, class_weights, progress, rolling, reporter)
+                    if progress.epoch in kept:
+                        _save(kept[progress.epoch], job, model, progress.epoch, class_weights, code)
+            check_weights(job, model, job.epochs)
+            for epoch, path in snapshots.items():
+                write_atomically(path, kept[epoch].read_bytes())
+            write_atomically(history, _history_csv(job, progress))
+            _save(weights, job, model, job.epochs, class_weights, code)
     except DivergedError:
         rolling.remove()
         raise
@@ -147,12 +158,13 @@ def _train_epoch(
     steps = len(progress.losses)
     while progress.step < steps:
         rows = order[progress.step * job.batch_size :][: job.batch_size]
-        progress.losses[progress.step] = train_step(job, model, optimizer, batches.get(rows), class_weights)
+        batch = batches.get(rows)
+        progress.losses[progress.step] = _iteration(job, model, optimizer, batch, class_weights, progress.epoch)
         progress.step += 1
         reporter.step_done(len(rows))
         due = rolling.due()
         if due or progress.step == steps or progress.step % CHECK_EVERY == 0:
-            _check_losses(job, progress)
+            check_losses(job, progress, rate)
         if due:
             rolling.save()
     means = progress.losses.double().mean(dim=0).tolist()
@@ -161,9 +173,27 @@ def _train_epoch(
     reporter.epoch_done(progress.epoch, means)
 
 
+def _iteration(
+    job: TrainingJob,
+    model: MultiTaskModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    class_weights: Tensor | None,
+    epoch: int,
+) -> Tensor:
+    """The steps that a job makes with one batch; returns the losses before each, as `loss_columns` names them."""
+    losses = []
+    if job.clean_steps:
+        losses.append(train_step(job, model, optimizer, batch, class_weights))
+    if job.adversarial is not None:
+        attacked = adversarial_batch(job, job.adversarial, model, batch, class_weights, epoch)
+        losses.append(train_step(job, model, optimizer, attacked, class_weights))
+    return torch.cat(losses)
+
+
 def model_for(job: TrainingJob, classes: int) -> MultiTaskModel:
-    """The untrained model of a job, on the CPU; its weights depend on the job's seed, encoder, width and tasks only."""
-    return build_model(job.encoder, job.tasks, classes, job.width, seed=job.seed)
+    """The untrained model of a job, on the CPU; its weights depend on seed, encoder, width, tasks and layout only."""
+    return build_model(job.encoder, job.tasks, classes, job.width, seed=job.seed, layout=job.layout)
 
 
 def optimizer_for(job: TrainingJob, model: MultiTaskModel) -> torch.optim.Optimizer:
@@ -186,7 +216,10 @@ def class_weights_for(job: TrainingJob, data: Path, device: str) -> Tensor | Non
 def _target_means(job: TrainingJob, data: Path) -> dict[str, list[float]]:
     with SplitFile(data) as split:
         letters = [letter for letter in job.tasks if TASKS[letter].channels is not None]
-        return {letter: target_mean(split, letter, job.loss_pixels).tolist() for letter in letters}
+        means = {letter: target_mean(split, letter, job.loss_pixels).tolist() for letter in letters}
+    if "p" in means and job.curvature == "grey":
+        means["p"] = list(read_as_grey(*means["p"]))  # an affine reading: the mean of what it makes of the targets
+    return means
 
 
 def learning_rate(job: TrainingJob, epoch: int) -> float:
@@ -210,44 +243,12 @@ def train_step(
     class_weights: Tensor | None,
 ) -> Tensor:
     """One step down the weighted sum of the tasks' batch-mean losses; returns those losses (T,) before the step."""
-    with autocast(job.precision, batch.images.device):
-        outputs = model(batch.images)
-    pixels: Pixels = "all" if job.loss_pixels == "all" else "valid"
-    losses = per_sample_losses(outputs, batch, job.tasks, pixels=pixels, class_weights=class_weights).mean(dim=0)
+    losses = training_losses(job, model, batch, class_weights).mean(dim=0)
     total = sum(weight * loss for weight, loss in zip(job.weights, losses, strict=True))
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     optimizer.step()
     return losses.detach()
-
-
-def _check_job(job: TrainingJob, snapshots: dict[int, Path]) -> None:
-    expected = {
-        "optimizer": ("adam", "sgd"),
-        "precision": ("auto", "float32", "bfloat16"),
-        "loss_pixels": ("all", "valid"),
-        "class_weights": ("uniform", "prior"),
-    }
-    for key, choices in expected.items():
-        if getattr(job, key) not in choices:
-            raise ConfigError(f"model {job.id}: {key} '{getattr(job, key)}' is unknown; choose {' or '.join(choices)}")
-    if len(job.weights) != len(job.tasks):
-        raise ConfigError(f"model {job.id}: {len(job.weights)} loss weights for tasks '{job.tasks}'; give one per task")
-    if job.batch_size < 1:
-        raise ConfigError(f"model {job.id}: batch_size {job.batch_size}; expected at least 1")
-    if not all(1 <= epoch <= job.epochs for epoch in snapshots):
-        raise ConfigError(
-            f"model {job.id}: snapshots after {sorted(snapshots)} epochs; it trains for {job.epochs} only"
-        )
-
-
-def _check_batch_norm(job: TrainingJob, model: MultiTaskModel, batches: Batches) -> None:
-    height, width = (size // model.stride for size in batches.size)
-    if min(job.batch_size, batches.count) * height * width == 1:
-        raise ConfigError(
-            f"model {job.id}: one image of {batches.size[0]}x{batches.size[1]} per batch leaves batch norm nothing to "
-            f"average; raise batch_size, or use larger images"
-        )
 
 
 def _data_identity(data: Path) -> dict[str, Any]:
@@ -257,40 +258,17 @@ def _data_identity(data: Path) -> dict[str, Any]:
     return {**found, "bytes": data.stat().st_size}
 
 
-def _check_losses(job: TrainingJob, progress: Progress) -> None:
-    """DivergedError that names task, epoch and step of the first loss of this epoch that is not finite."""
-    losses = progress.losses[: progress.step].cpu()
-    broken = torch.nonzero(~torch.isfinite(losses))
-    if len(broken):
-        step, task = broken[0].tolist()
-        raise DivergedError(
-            f"model {job.id}: the loss of task {job.tasks[task]} became {losses[step, task]} in epoch "
-            f"{progress.epoch + 1}, step {step + 1}; lower its learning rate ({learning_rate(job, progress.epoch):g})"
-        )
-
-
-def _check_weights(job: TrainingJob, model: MultiTaskModel, epoch: int) -> None:
-    for name, tensor in model.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            part = name.split(".")
-            whose = f"task {part[1]}" if part[0] == "decoders" else f"all tasks ({job.tasks})"
-            raise DivergedError(
-                f"model {job.id}: weights of {whose} are not finite after the last step of epoch {epoch}; "
-                f"lower its learning rate ({job.learning_rate:g})"
-            )
-
-
 def _save(
     path: Path, job: TrainingJob, model: MultiTaskModel, epoch: int, class_weights: Tensor | None, code: str
 ) -> None:
-    _check_weights(job, model, epoch)
+    check_weights(job, model, epoch)
     # Evaluation takes the loss with the class weights of training; it does not see the training split.
     weights = json.dumps(None if class_weights is None else class_weights.tolist())
     save_model(path, model, to_dict(job), {"epoch": str(epoch), "code": code, "class_weights": weights})
 
 
 def _history_csv(job: TrainingJob, progress: Progress) -> str:
-    lines = [",".join(["epoch", "learning_rate", *(f"loss_{letter}" for letter in job.tasks)])]
+    lines = [",".join(["epoch", "learning_rate", *(f"{kind}_{letter}" for kind, letter in loss_columns(job))])]
     for epoch, *numbers in progress.history:
         lines.append(",".join([f"{epoch:.0f}", *(f"{number:.9g}" for number in numbers)]))
     return "\n".join(lines) + "\n"
@@ -324,7 +302,8 @@ class _Reporter:
     def epoch_done(self, epoch: int, means: list[float]) -> None:
         speed = self._images / (time.monotonic() - self._since)
         self._images, self._since = 0, time.monotonic()
-        losses = ", ".join(f"loss {letter} {mean:.4g}" for letter, mean in zip(self._job.tasks, means, strict=True))
+        titles = (f"{kind} {letter}".replace("_", " ") for kind, letter in loss_columns(self._job))
+        losses = ", ".join(f"{title} {mean:.4g}" for title, mean in zip(titles, means, strict=True))
         text = f"epoch {epoch} of {self._job.epochs}: {losses}, {speed:.0f} images/s"
         if self._bar is not None:
             self._bar.set_postfix_str(text)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstrong.analysis import stats
 from headstrong.confusion import miou_from_confusion
 from headstrong.data.cache import SplitFile
+from headstrong.data.curvature import read_as_grey
 from headstrong.data.statistics import batches, counted, target_mean
 from headstrong.errors import ConfigError
 from headstrong.tasks import in_order
@@ -27,7 +28,13 @@ def majority(convention: str, confusion: bool = False) -> str:
 
 
 def build_table(
-    train: Path, test: Path, tasks: str, *, pixels: str = "valid", samples: int | None = None
+    train: Path,
+    test: Path,
+    tasks: str,
+    *,
+    pixels: str = "valid",
+    samples: int | None = None,
+    curvature: str = "decoded",
 ) -> pd.DataFrame:
     """Errors on the test split of constant predictions taken from the training split. Columns COLUMNS.
 
@@ -35,7 +42,8 @@ def build_table(
     pixels that count ("valid": where the task's mask is true; "all") and channels, as evaluation takes it.
     Segmentation: the most frequent class of the training split; error is 100 - mIoU in percent, for both conventions
     ("labelled": most frequent labelled class; "all": unlabelled pixels are class 0), per sample and from the summed
-    confusion matrix. samples: the first so many test images; None: all. n is the number of samples that counted.
+    confusion matrix. samples: the first so many test images; None: all. curvature: "decoded", or "grey" for the targets
+    of p as the released loader reads them. n is the number of samples that counted.
     Raises MissingDataError or BrokenFileError for a split that is absent or broken.
     """
     if pixels not in ("valid", "all"):
@@ -47,20 +55,24 @@ def build_table(
             if letter == "s":
                 rows += _majority_rows(learnt, seen, count)
             else:
-                errors = _errors_of(seen, letter, target_mean(learnt, letter, pixels), pixels, count)
+                grey = letter == "p" and curvature == "grey"
+                errors = _errors_of(seen, letter, target_mean(learnt, letter, pixels), pixels, count, grey)
                 known = errors[~np.isnan(errors)]
                 rows.append((letter, MEAN, stats.mean(known).value, known.size))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _errors_of(
-    split: SplitFile, letter: str, constant: NDArray[np.float64], pixels: str, count: int
+    split: SplitFile, letter: str, constant: NDArray[np.float64], pixels: str, count: int, grey: bool
 ) -> NDArray[np.float64]:
     """Mean squared error (count,) of one constant per channel; NaN where no pixel counts."""
     found = []
+    constant = np.array(read_as_grey(*constant)) if grey else constant
     for indices in batches(count):
         mask = counted(split, letter, indices, pixels)
         target = split.read_target(letter, indices).astype(np.float64)
+        if grey:
+            target = np.stack(read_as_grey(target[:, 0], target[:, 1]), axis=1)
         squares = np.sum((target - constant[:, None, None]) ** 2, axis=(1, 2, 3), where=mask)
         number = mask.sum(axis=(1, 2, 3)) * constant.size
         found.append(np.divide(squares, number, out=np.full(indices.size, math.nan), where=number > 0))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from headstrong.analysis import surrogates, tables
+from headstrong.analysis import surrogates, switches, tables
 from headstrong.analysis.stats import BOOTSTRAP_DRAWS
+from headstrong.analysis.table_2 import table_2
 from headstrong.analysis.tables import AttackChoice
 
-NAMES = ("cells", "pairs", "table_1", "combinations", "surrogates", "table_3")
+NAMES = ("cells", "pairs", "table_1", "table_2", "combinations", "surrogates", "table_3", "switches")
 
 
 def build_tables(
@@ -27,7 +28,9 @@ def build_tables(
         "cells": cells,
         "pairs": tables.pairs_table(cells),
         "table_1": tables.table_1(cells),
+        "table_2": table_2(vulnerability, plan, choice, segmentation=segmentation),
         "combinations": tables.combinations(cells),
         "surrogates": correlations,
         "table_3": surrogates.table_3(correlations),
+        "switches": switches.build_table(vulnerability, plan),
     }

@@ -35,9 +35,38 @@ TEXT = frozenset(
         "note",
         "predictor",
         "quantity",
+        "tasks",
+        "layout",
+        "adversarial",
+        "added",
+        "base",
+        "switch",
+        "flag",
+        "message",
     ]
 )
-WHOLE = frozenset(("steps", "n", "epochs", "full_epochs", "size", "rank_single", "rank_multi"))
+# Columns whose name means a number elsewhere, by the table: the letter of the task measured.
+TEXT_OF = {"transfer": frozenset(["measured"])}
+WHOLE = frozenset(
+    [
+        "steps",
+        "n",
+        "epochs",
+        "full_epochs",
+        "size",
+        "rank_single",
+        "rank_multi",
+        "shared_levels",
+        "step",
+        "samples",
+        "of",
+        "pixels",
+        "images",
+        "optimal",
+        "fell_back",
+    ]
+)
+TRUE_OR_FALSE = frozenset(["holds", "holds_mean"])
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
@@ -48,20 +77,27 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table that `write_table` wrote: text columns as text, counts as nullable integers, the rest as float64.
 
+    A column that says whether something holds is bool. The name of the file is that of the table.
     Raises MissingDataError when it is absent, BrokenFileError when it is no such table.
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: no such table; run the workflow's step that writes it")
     try:
-        columns = list(pd.read_csv(path, nrows=0).columns)
+        types = {name: _type(name, path.stem) for name in pd.read_csv(path, nrows=0).columns}
         return pd.read_csv(
             path,
-            dtype={name: "Int64" if name in WHOLE else str if name in TEXT else "float64" for name in columns},
+            dtype=types,
             keep_default_na=False,
-            na_values={name: [""] for name in columns if name not in TEXT},
+            na_values={name: [""] for name, kind in types.items() if kind is not str},
         )
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BrokenFileError(
             f"{path}: not a table of headstrong ({reason}); delete it and run its step again"
         ) from error
+
+
+def _type(column: str, table: str) -> str | type:
+    if column in TEXT or column in TEXT_OF.get(table, ()):
+        return str
+    return "Int64" if column in WHOLE else "bool" if column in TRUE_OR_FALSE else "float64"

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from headstrong.analysis.records import Evaluation, read_evaluation
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.study import COLUMNS
 from headstrong.tasks import TASKS, in_order
 
+# By parameters at full width: supplement Table 1; mobilenet_v2 2.2 and resnet34 21 million without their heads.
 ENCODERS_BY_SIZE = (
+    "mobilenet_v2",
     "xception",
     "resnet18",
+    "resnet34",
     "resnet50",
     "resnet152",
     "wide_resnet50_2",
-)  # parameters, supplement Table 1
+)
+# What sets a model apart from a plain one: shared blocks, adversarial training, another protocol.
+APART = ("layout", "adversarial", "switches")
+_CELL_COLUMNS = ("model", "encoder", "weighting", "epochs", "main", "auxiliary", "size", "own")
+Row = dict[str, Any]
 
 
 def read_plan(path: Path) -> pd.DataFrame:
-    """plan.csv as a frame with the plan's columns (epochs an integer, the others text; no auxiliary task: "").
+    """plan.csv as a frame with the plan's columns (epochs an integer, the others text; nothing to say: "").
 
     Raises MissingDataError when it is absent, BrokenFileError when columns are missing or an id comes twice.
     """
@@ -34,6 +47,50 @@ def read_plan(path: Path) -> pd.DataFrame:
         twice = plan.loc[plan["id"].duplicated(), "id"].iloc[0]
         raise BrokenFileError(f"{path}: id {twice} comes twice; write the plan again")
     return plan.assign(epochs=plan["epochs"].astype(int))
+
+
+def rows_of_models(
+    evaluations: Path, plan: Path, rows: Callable[[Evaluation], list[Row]], processes: int = 1
+) -> list[Row]:
+    """The rows that `rows` makes of every evaluation of the plan, in the plan's order whatever `processes` is.
+
+    evaluations: folder with one `<model id>.h5` per row of the plan CSV. With more than one process, `rows` must be
+    picklable. Raises MissingDataError or BrokenFileError, naming the file, when one is absent, broken or another's.
+    """
+    specs = [(str(row["id"]), in_order(row["main"] + row["auxiliary"])) for row in read_plan(plan).to_dict("records")]
+    work = partial(_rows_of_file, evaluations, rows)
+    if processes > 1:
+        with ProcessPoolExecutor(processes) as pool:
+            return [row for part in _counted(pool.map(work, specs, chunksize=4), len(specs)) for row in part]
+    return [row for part in _counted(map(work, specs), len(specs)) for row in part]
+
+
+def _counted(parts: Iterable[list[Row]], count: int) -> Iterator[list[Row]]:
+    """Pass the parts on, with a counter on the terminal (none in a log)."""
+    shown = sys.stderr.isatty()
+    for number, part in enumerate(parts, start=1):
+        if shown:
+            print(f"\r{number} of {count} evaluations", end="\n" if number == count else "", file=sys.stderr)
+        yield part
+
+
+def _rows_of_file(folder: Path, rows: Callable[[Evaluation], list[Row]], spec: tuple[str, str]) -> list[Row]:
+    model, tasks = spec
+    path = folder / f"{model}.h5"
+    evaluation = read_evaluation(path)
+    if evaluation.id != model or in_order(evaluation.tasks) != tasks:
+        raise BrokenFileError(
+            f"{path}: holds model {evaluation.id} with tasks {evaluation.tasks}, the plan says {model} with {tasks}; "
+            "delete it and run the evaluation again"
+        )
+    return rows(evaluation)
+
+
+def plain(plan: pd.DataFrame) -> pd.DataFrame:
+    """The models of a plan that have no layout, no adversarial training and the study's own protocol."""
+    # A plan made before these columns existed has nothing to set a model apart; `study.COLUMNS` says which it is.
+    columns = [column for column in APART if column in plan.columns or column in COLUMNS]
+    return plan.loc[plan[columns].eq("").all(axis=1)] if columns else plan
 
 
 def letters(plan: pd.DataFrame) -> str:
@@ -53,12 +110,13 @@ def cells(plan: pd.DataFrame) -> pd.DataFrame:
 
     A uniformly weighted model has no main task, so the model of {s, d} serves both (s | d) and (d | s). Where the plan
     holds both orders as models of their own, each serves its own cell. A weighted model serves only its own main task.
+    Only plain models serve (see `plain`).
 
     Columns: model, encoder, weighting ("uniform" or "weighted"), epochs, full_epochs (the most epochs of the same
     encoder and weighting: fewer than that is an early model), main, auxiliary (in the study's order), size (tasks).
     """
-    rows = [row for spec in plan.to_dict("records") for row in _cells_of(spec)]
-    frame = pd.DataFrame(rows)
+    rows = [row for spec in plain(plan).to_dict("records") for row in _cells_of(spec)]
+    frame = pd.DataFrame(rows, columns=list(_CELL_COLUMNS))
     key = ["encoder", "weighting", "epochs", "main", "auxiliary"]
     frame = frame.sort_values([*key, "own", "model"], ascending=[True] * len(key) + [False, True])
     frame = frame.drop_duplicates(key).drop(columns="own")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,21 @@ from numpy.typing import NDArray
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.tasks import TASKS
 
-FORMAT = "headstrong-evaluation-1"
+FORMAT = "headstrong-evaluation-2"
 CLEAN = "clean"  # the name of "no attack" in every table
 REMEDY = "delete it and run the evaluation again"
+ANGLE_MEASURES = ("angle_mean", "angle_median", "within_11.25", "within_22.5", "within_30")
+DEPTH_MEASURES = ("absolute", "relative", "within_1.25", "within_1.25^2", "within_1.25^3")
+_FLAG_TYPES = {"attack": str, "task": str, "flag": str, "message": str, "samples": int, "of": int}
+
+Array = NDArray[np.float64]
+
+
+def measures_of(letter: str) -> tuple[str, ...]:
+    """Names of a task's measures per sample; none for segmentation, whose confusion matrix says it all."""
+    if TASKS[letter].loss == "cross_entropy":
+        return ()
+    return {"n": ANGLE_MEASURES, "d": DEPTH_MEASURES, "D": DEPTH_MEASURES}.get(letter, ("absolute",))
 
 
 @dataclass(frozen=True)
@@ -27,17 +39,55 @@ class TaskRecord:
 
     `loss` and `error` are float64 (N,): the training loss of a sample, and its error (100 - mIoU in percent for
     segmentation, else the mean squared error). `confusion` is int64 (N, C, C) for segmentation, [true, predicted].
-    An error is NaN where a sample has nothing to measure (no labelled pixel).
+    `measures` are float64 (N,) by the names of `measures_of`: angles in degrees, depths in metres, shares in [0, 1].
+    Errors and measures are NaN where a sample has nothing to measure (no labelled pixel).
     """
 
-    loss: NDArray[np.float64]
-    error: NDArray[np.float64]
+    loss: Array
+    error: Array
     confusion: NDArray[np.int64] | None = None
+    measures: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What the integer programs of N images came to, see `headstrong.attacks.ilp.Solution`.
+
+    `status` and `fallback` are words; `value`, `bound` and `gap` float64 (N,). Where no bound is known, bound and gap
+    are infinite.
+    """
+
+    status: tuple[str, ...]
+    fallback: tuple[str, ...]
+    value: Array
+    bound: Array
+    gap: Array
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients r_t of the tasks' losses with respect to the clean image in [0, 1], N images and T tasks, float64.
+
+    `gram` (N, T, T): inner products of an image's r_t. `mean_gram` (T, T): inner products of their means over images.
+    `l1`, `l2` (N, S): norms of the sum of r_t over each of `subsets`, S strings of letters.
+    """
+
+    tasks: str
+    subsets: tuple[str, ...]
+    gram: Array
+    mean_gram: Array
+    l1: Array
+    l2: Array
 
 
 @dataclass(frozen=True)
 class AttackRecord:
-    """One attack on one model: its fields, the sizes of its perturbations (N,) in pixel units, and every task."""
+    """One attack on one model: its fields, the sizes of its perturbations (N,) in pixel units, and every task.
+
+    `curve` float64 (E, A): mean losses of the A attacked tasks, in the order of `attacked`, at the E gradient
+    evaluations of the first restart; None for noise. `at_start`: every task, without measures, at the images where
+    the first restart started; None where the job compares with clean images. `programs`: None but for ilp_* steppers.
+    """
 
     name: str
     family: str
@@ -50,9 +100,14 @@ class AttackRecord:
     steps: int
     start: str
     restarts: int
-    linf: NDArray[np.float64]
-    l2: NDArray[np.float64]
+    linf: Array
+    l2: Array
     tasks: Mapping[str, TaskRecord]
+    l2_step: str = "direction"
+    pixels: int | None = None
+    curve: Array | None = None
+    at_start: Mapping[str, TaskRecord] | None = None
+    programs: Programs | None = None
 
     @property
     def threat(self) -> tuple[object, ...]:
@@ -66,12 +121,18 @@ class AttackRecord:
             self.steps,
             self.start,
             self.restarts,
+            self.l2_step,
+            self.pixels,
         )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything one evaluation file holds. `job` is the EvaluationJob as a dictionary; `index` names the N samples."""
+    """Everything one evaluation file holds. `job` is the EvaluationJob as a dictionary; `index` names the N samples.
+
+    `gradients` is None unless they were measured. `flags` are those of `headstrong.sanity`: dictionaries with attack
+    (name or ""), task (letter or ""), flag, message, samples and of.
+    """
 
     id: str
     tasks: str
@@ -82,13 +143,15 @@ class Evaluation:
     index: tuple[str, ...]
     clean: Mapping[str, TaskRecord]
     attacks: Mapping[str, AttackRecord]
+    gradients: Gradients | None = None
+    flags: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_evaluation(path: Path) -> Evaluation:
     """Read one evaluation file whole.
 
     Raises MissingDataError when it is absent, BrokenFileError when it is truncated, foreign, incomplete, or holds a
-    number that cannot be (an infinite loss, an error that exists clean but not under attack).
+    number that cannot be (an infinite loss, an error or measure that exists clean but not under attack).
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: no such evaluation; run the evaluation of this model first")
@@ -111,12 +174,14 @@ def _read(file: h5py.File, path: Path) -> Evaluation:
     tasks = str(file.attrs["tasks"])
     index = tuple(file["index"].asstr()[:])
     job = json.loads(file.attrs["job"])
-    clean = {letter: _task(file["clean"][letter], letter, len(index), path) for letter in tasks}
-    attacks = {name: _attack(file["attacks"][name], name, tasks, clean, path) for name in sorted(file["attacks"])}
+    clean = _tasks(file["clean"], tasks, len(index), path)
     expected = {str(attack["name"]) for attack in job["attacks"]}
-    if expected != set(attacks):
-        lacking = ", ".join(sorted(expected ^ set(attacks)))
+    if expected != set(file["attacks"]):
+        lacking = ", ".join(sorted(expected ^ set(file["attacks"])))
         raise BrokenFileError(f"{path}: its attacks are not those of its job ({lacking}); {REMEDY}")
+    from_start = job["baseline"] == "start"
+    attacks = {name: _attack(file["attacks"][name], tasks, clean, from_start, path) for name in sorted(expected)}
+    measured = job["gradients"] or "gradients" in file
     return Evaluation(
         id=str(file.attrs["id"]),
         tasks=tasks,
@@ -127,50 +192,116 @@ def _read(file: h5py.File, path: Path) -> Evaluation:
         index=index,
         clean=clean,
         attacks=attacks,
+        gradients=_gradients(file["gradients"], tasks, len(index), path) if measured else None,
+        flags=_flags(file["flags"], path),
     )
 
 
-def _attack(group: h5py.Group, name: str, tasks: str, clean: Mapping[str, TaskRecord], path: Path) -> AttackRecord:
+def _attack(
+    group: h5py.Group, tasks: str, clean: Mapping[str, TaskRecord], from_start: bool, path: Path
+) -> AttackRecord:
     count = len(next(iter(clean.values())).loss)
-    records = {letter: _task(group[letter], letter, count, path) for letter in tasks}
-    for letter, record in records.items():
-        if np.any(np.isnan(record.error) & ~np.isnan(clean[letter].error)):
-            raise BrokenFileError(f"{path}: attack {name}, task {letter}: an error is not a number; {REMEDY}")
     fields = group.attrs
+    attacked, stepper = str(fields["attacked"]), str(fields["stepper"])
+    records = _tasks(group, tasks, count, path)
+    at_start = _tasks(group["start"], tasks, count, path, measures=False) if from_start else None
+    for found in (records, at_start or {}):
+        _check_holes(group, found, clean, path)
     return AttackRecord(
         name=str(fields["name"]),
         family=str(fields["family"]),
         balancer=str(fields["balancer"]),
-        attacked=str(fields["attacked"]),
-        stepper=str(fields["stepper"]),
+        attacked=attacked,
+        stepper=stepper,
         norm=str(fields["norm"]),
         epsilon=float(fields["epsilon"]),
         step_size=float(fields["step_size"]),
         steps=int(fields["steps"]),
         start=str(fields["start"]),
         restarts=int(fields["restarts"]),
-        linf=_numbers(group["linf"], count, path),
-        l2=_numbers(group["l2"], count, path),
+        linf=_numbers(group["linf"], (count,), path),
+        l2=_numbers(group["l2"], (count,), path),
         tasks=records,
+        l2_step=str(fields["l2_step"]),
+        pixels=int(fields["pixels"]) if "pixels" in fields else None,
+        curve=None if stepper == "noise" else _numbers(group["curve"], (None, len(attacked)), path),
+        at_start=at_start,
+        programs=_programs(group["program"], count, path) if stepper.startswith("ilp_") else None,
     )
 
 
-def _task(group: h5py.Group, letter: str, count: int, path: Path) -> TaskRecord:
-    loss = _numbers(group["loss"], count, path)
-    error = _numbers(group["error"], count, path, holes=True)
+def _check_holes(
+    group: h5py.Group, records: Mapping[str, TaskRecord], clean: Mapping[str, TaskRecord], path: Path
+) -> None:
+    """What was measured on the clean image must have been measured under attack."""
+    for letter, record in records.items():
+        pairs = [(record.error, clean[letter].error)]
+        pairs += [(values, clean[letter].measures[name]) for name, values in record.measures.items()]
+        if any(np.any(np.isnan(after) & ~np.isnan(before)) for after, before in pairs):
+            name = group.name.rpartition("/")[2]
+            raise BrokenFileError(
+                f"{path}: attack {name}, task {letter}: an error or a measure is not a number; {REMEDY}"
+            )
+
+
+def _tasks(group: h5py.Group, tasks: str, count: int, path: Path, measures: bool = True) -> dict[str, TaskRecord]:
+    return {letter: _task(group[letter], letter, count, path, measures) for letter in tasks}
+
+
+def _task(group: h5py.Group, letter: str, count: int, path: Path, measures: bool) -> TaskRecord:
+    loss = _numbers(group["loss"], (count,), path)
+    error = _numbers(group["error"], (count,), path, holes=True)
     if TASKS[letter].loss != "cross_entropy":
-        return TaskRecord(loss, error)
+        names = measures_of(letter) if measures else ()
+        found = {name: _numbers(group[f"measures/{name}"], (count,), path, holes=True) for name in names}
+        return TaskRecord(loss, error, measures=found)
     confusion = group["confusion"][:].astype(np.int64)
     if confusion.ndim != 3 or confusion.shape[0] != count or confusion.shape[1] != confusion.shape[2]:
         raise BrokenFileError(f"{path}: {group.name}/confusion has shape {confusion.shape}; {REMEDY}")
     return TaskRecord(loss, error, confusion)
 
 
-def _numbers(dataset: h5py.Dataset, count: int, path: Path, holes: bool = False) -> NDArray[np.float64]:
-    values = dataset[:].astype(np.float64)
-    if values.shape != (count,):
-        raise BrokenFileError(f"{path}: {dataset.name} has shape {values.shape}, expected ({count},); {REMEDY}")
-    if np.any(np.isinf(values)) or (not holes and np.any(np.isnan(values))):
+def _programs(group: h5py.Group, count: int, path: Path) -> Programs:
+    status, fallback = (tuple(group[name].asstr()[:]) for name in ("status", "fallback"))
+    if len(status) != count or len(fallback) != count:
+        raise BrokenFileError(f"{path}: {group.name} has {len(status)} programs, expected {count}; {REMEDY}")
+    bound, gap = (_numbers(group[name], (count,), path, infinite=True) for name in ("bound", "gap"))
+    return Programs(status, fallback, _numbers(group["value"], (count,), path), bound, gap)
+
+
+def _gradients(group: h5py.Group, tasks: str, count: int, path: Path) -> Gradients:
+    letters, subsets = str(group.attrs["tasks"]), tuple(json.loads(group.attrs["subsets"]))
+    size = len(tasks)
+    if sorted(letters) != sorted(tasks):
+        raise BrokenFileError(f"{path}: gradients of tasks {letters}, expected {tasks}; {REMEDY}")
+    return Gradients(
+        tasks=letters,
+        subsets=subsets,
+        gram=_numbers(group["gram"], (count, size, size), path),
+        mean_gram=_numbers(group["mean_gram"], (size, size), path),
+        l1=_numbers(group["l1"], (count, len(subsets)), path),
+        l2=_numbers(group["l2"], (count, len(subsets)), path),
+    )
+
+
+def _flags(dataset: h5py.Dataset, path: Path) -> tuple[Mapping[str, Any], ...]:
+    flags = json.loads(dataset.asstr()[()])
+    for flag in flags:
+        if not isinstance(flag, dict) or {key: type(value) for key, value in flag.items()} != _FLAG_TYPES:
+            raise BrokenFileError(f"{path}: a flag has other keys than {', '.join(_FLAG_TYPES)}; {REMEDY}")
+    return tuple(flags)
+
+
+def _numbers(
+    dataset: h5py.Dataset, shape: tuple[int | None, ...], path: Path, *, holes: bool = False, infinite: bool = False
+) -> Array:
+    """Numbers of a shape (None: any length above 0). holes: NaN is allowed; infinite: infinity is."""
+    values: Array = dataset[:].astype(np.float64)
+    fits = (n == w if w is not None else n > 0 for n, w in zip(values.shape, shape, strict=False))
+    if values.ndim != len(shape) or not all(fits):
+        wanted = tuple("any" if length is None else length for length in shape)
+        raise BrokenFileError(f"{path}: {dataset.name} has shape {values.shape}, expected {wanted}; {REMEDY}")
+    if (not infinite and np.any(np.isinf(values))) or (not holes and np.any(np.isnan(values))):
         raise BrokenFileError(f"{path}: {dataset.name} holds a value that is not a finite number; {REMEDY}")
     return values
 

@@ -182,3 +182,9 @@ def _reason_against(a: Array, b: Array, fewest: int) -> str:
         if np.ptp(values) <= 1e-12 * max(1e-300, float(np.abs(values).max())):
             return f"the {side} does not vary"
     return ""
+
+
+def resamples(count: int, draws: int, seed: int) -> Array:
+    """Weights (1 + draws, count), each row with mean 1: every sample once, then bootstrap resamples."""
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    return np.vstack([np.ones(count), drawn])

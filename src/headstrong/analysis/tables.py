@@ -18,6 +18,7 @@ from headstrong.errors import ConfigError
 from headstrong.tasks import TASKS, in_order
 
 QUANTITIES = ("clean_error", "single", "multi", "single_error", "multi_error")
+WEIGHTINGS = ("uniform", "weighted")  # parts A and B of the paper's Tables 1 and 2
 PUBLISHED_PIXELS = 256 * 256  # the published mean squared error is a sum over the pixels and channels of an image
 _RELATIVE = {"per_sample": "relative_task_vulnerability", "confusion": "relative_task_vulnerability_confusion"}
 
@@ -161,19 +162,20 @@ def pairs_table(frame: pd.DataFrame, weighting: str = "uniform") -> pd.DataFrame
 
 
 def table_1(frame: pd.DataFrame, encoder: str = "resnet18") -> pd.DataFrame:
-    """The paper's Table 1, uniform part, in long form: blocks single and multi, no diagonal in multi.
+    """The paper's Table 1 in long form: parts A (weighting uniform) and B (weighted), blocks single and multi.
 
-    Columns as `pairs_table`; `published` is Table 1's own number, which differs from supplement Table 2's although the
-    setting is nominally the same.
+    Columns as `pairs_table`; multi has no diagonal, and neither has part B. `published` is Table 1's own number, which
+    differs from supplement Table 2's although the setting is nominally the same.
     """
-    table = pairs_table(frame)
+    table = pd.concat([pairs_table(frame, weighting) for weighting in WEIGHTINGS], ignore_index=True)
     table = table.loc[table["encoder"].eq(encoder) & table["block"].ne("clean")]
     table = table.loc[table["block"].ne("multi") | table["main"].ne(table["auxiliary"])]
     said = published.load("ghamizi_table_1")
-    said = said.loc[said["weights"].eq("uniform")].rename(columns={"attacked": "block", "value": "published"})
-    said = said[["encoder", "block", "main", "auxiliary", "published"]].assign(published_printed=said["published"])
+    said = said.rename(columns={"weights": "weighting", "attacked": "block", "value": "published"})
+    key = ["encoder", "weighting", "block", "main", "auxiliary"]
+    said = said[[*key, "published"]].assign(published_printed=said["published"])
     ours = table.drop(columns=["published", "published_printed"])
-    return ours.merge(said, how="left", on=["encoder", "block", "main", "auxiliary"])
+    return ours.merge(said, how="left", on=key)
 
 
 def _supplement() -> pd.DataFrame:
@@ -200,7 +202,10 @@ def _sorted(frame: pd.DataFrame, blocks: tuple[str, ...]) -> pd.DataFrame:
 
 
 def wide(table: pd.DataFrame, block: str, value: str = "ours") -> pd.DataFrame:
-    """One block of a long table as the paper prints it: rows main task, columns auxiliary task, NaN where empty."""
+    """One block of a long table as the paper prints it: rows main task, columns auxiliary task, NaN where empty.
+
+    Of a table with several weightings or attacks, give the rows of one.
+    """
     part = table.loc[table["block"].eq(block)]
     used = in_order("".join(part["main"]) + "".join(part["auxiliary"]))
     grid = part.pivot(index="main", columns="auxiliary", values=value)

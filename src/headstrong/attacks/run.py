@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from headstrong.attacks.balancers import BALANCERS
-from headstrong.attacks.steppers import STEPPERS, Problem
+from headstrong.attacks.program_steppers import PROGRAMS
+from headstrong.attacks.steppers import STEPPERS as GRADIENT_STEPPERS
+from headstrong.attacks.steppers import Notes, Problem, Stepper
 from headstrong.attacks.threat import BALLS, Ball
 from headstrong.errors import ConfigError, DivergedError
 from headstrong.jobs import AttackJob
@@ -16,8 +19,11 @@ from headstrong.seeds import derive_seed
 
 Losses = Callable[[Tensor], Tensor]
 
+STEPPERS: dict[str, Stepper] = {**GRADIENT_STEPPERS, **PROGRAMS}
 STARTS = ("clean", "uniform", "corner")
-FROM_CLEAN = ("fgsm", "ifgsm")  # steppers whose definition includes the start
+FROM_CLEAN = ("fgsm", "ifgsm", "mim", *PROGRAMS)  # steppers whose definition includes the start
+L2_STEPS = ("direction", "released")
+RELEASED_STEPPERS = ("pgd", "ifgsm")  # those with a step that the released code has an L2 variant of
 
 
 def perturb(
@@ -29,6 +35,7 @@ def perturb(
     seed: int,
     *,
     clean_losses: Tensor | None = None,
+    notes: Notes | None = None,
 ) -> Tensor:
     """Adversarial images float32 (B, C, H, W), in [0, 1] and in the ball of the attack.
 
@@ -36,9 +43,9 @@ def perturb(
     `tasks`, which include the attacked ones; the loss of an image must not depend on the others of the batch, and
     parameters behind it should not require gradients. `sample_ids` (B,) are numbers that stay with an image whatever
     batch it is in: random draws come from `seed`, the attack's name and these. `clean_losses` (B, T) saves a forward
-    pass when the caller has them.
+    pass when the caller has them. `notes`, if given, is filled.
 
-    Raises ConfigError for an attack that cannot be, DivergedError when the gradient is not a number.
+    Raises ConfigError for an attack that cannot be, DivergedError when a gradient or an objective is not a number.
     """
     check(attack, tasks)
     if not ((images >= 0) & (images <= 1)).all():
@@ -48,48 +55,47 @@ def perturb(
     def attacked_losses(points: Tensor) -> Tensor:
         return losses(points)[:, columns]
 
-    if clean_losses is None:
-        with torch.no_grad():
-            clean_losses = losses(images)
     problem = Problem(
         losses=attacked_losses,
         balancer=BALANCERS[attack.balancer],
         ball=BALLS[attack.norm](attack.epsilon),
         clean=images,
-        clean_losses=clean_losses[:, columns],
+        known_clean_losses=None if clean_losses is None else clean_losses[:, columns],
+        sample_ids=tuple(sample_ids.tolist()),
     )
-    worst = _worst_of_restarts(problem, attack, sample_ids.tolist(), seed)
+    worst = _worst_of_restarts(problem, attack, seed, notes)
     _check_result(problem.ball, worst, images, attack, sample_ids)
     return worst
 
 
-def _worst_of_restarts(problem: Problem, attack: AttackJob, sample_ids: Sequence[int], seed: int) -> Tensor:
-    points = _one_run(problem, attack, sample_ids, seed, restart=0)
+def _worst_of_restarts(problem: Problem, attack: AttackJob, seed: int, notes: Notes | None) -> Tensor:
+    stepper = STEPPERS[attack.stepper]
+    start = _start(problem, attack, seed, restart=0)
+    points = stepper(replace(problem, notes=notes), start, attack)
+    if notes is not None:
+        notes.start = problem.clean if attack.stepper == "noise" else start
+        notes.curve = [losses.cpu() for losses in notes.curve]  # now, not step by step: that would stall a GPU
     if attack.restarts == 1:
         return points
     value = problem.objective(points)
     for restart in range(1, attack.restarts):
-        other = _one_run(problem, attack, sample_ids, seed, restart)
+        other = stepper(problem, _start(problem, attack, seed, restart), attack)
         other_value = problem.objective(other)
-        better = (other_value > value) | other_value.isnan()  # a NaN must surface, not lose
+        better = other_value > value
         points = torch.where(better.view(-1, 1, 1, 1), other, points)
-        value = torch.where(better, other_value, value)
-    return points
+        value = torch.maximum(value, other_value)  # NaN if either is: it must surface, not lose
+    return torch.where(value.isnan().view(-1, 1, 1, 1), torch.nan, points)
 
 
-def _one_run(problem: Problem, attack: AttackJob, sample_ids: Sequence[int], seed: int, restart: int) -> Tensor:
-    generators = [
-        torch.Generator().manual_seed(derive_seed(seed, attack.name, sample_id, restart)) for sample_id in sample_ids
-    ]
-    if attack.stepper == "noise":
-        start = problem.ball.extreme(problem.clean, generators)
-    elif attack.start == "uniform":
-        start = problem.ball.uniform(problem.clean, generators)
-    elif attack.start == "corner":
-        start = problem.ball.corner(problem.clean)
-    else:
-        start = problem.clean
-    return STEPPERS[attack.stepper](problem, start, attack)
+def _start(problem: Problem, attack: AttackJob, seed: int, restart: int) -> Tensor:
+    if attack.stepper == "noise" or attack.start == "uniform":
+        generators = [
+            torch.Generator().manual_seed(derive_seed(seed, attack.name, sample_id, restart))
+            for sample_id in problem.sample_ids
+        ]
+        draw = problem.ball.extreme if attack.stepper == "noise" else problem.ball.uniform
+        return draw(problem.clean, generators)
+    return problem.ball.corner(problem.clean) if attack.start == "corner" else problem.clean
 
 
 def check(attack: AttackJob, tasks: str) -> None:
@@ -99,6 +105,7 @@ def check(attack: AttackJob, tasks: str) -> None:
         ("stepper", attack.stepper, STEPPERS),
         ("norm", attack.norm, BALLS),
         ("start", attack.start, STARTS),
+        ("l2_step", attack.l2_step, L2_STEPS),
     ):
         _require(name in known, attack, f"{kind} {name!r} is unknown; choose one of {_listed(known)}")
     absent = [letter for letter in attack.attacked if letter not in tasks]
@@ -117,6 +124,35 @@ def check(attack: AttackJob, tasks: str) -> None:
     )
     drawn = attack.stepper == "noise" or attack.start == "uniform"
     _require(drawn or attack.restarts == 1, attack, "restarts need start 'uniform': from here all would be the same")
+    _check_l2_step(attack)
+    _check_program(attack)
+
+
+def _check_l2_step(attack: AttackJob) -> None:
+    if attack.l2_step == "direction":
+        return
+    fits = attack.norm == "l2" and attack.stepper in RELEASED_STEPPERS
+    _require(fits, attack, f"l2_step 'released' works with norm 'l2' and stepper {_listed(RELEASED_STEPPERS)} only")
+    apart = BALANCERS[attack.balancer].apart
+    _require(not apart, attack, f"l2_step 'released' needs a gradient's length; balancer {attack.balancer!r} has none")
+
+
+def _check_program(attack: AttackJob) -> None:
+    program = attack.stepper in PROGRAMS
+    sparse = attack.stepper == "ilp_sparse"
+    _require(sparse or attack.pixels is None, attack, "pixels is for stepper 'ilp_sparse'; remove it")
+    counted = attack.pixels is not None and attack.pixels >= 1
+    _require(not sparse or counted, attack, f"pixels is {attack.pixels}; stepper 'ilp_sparse' needs a number >= 1")
+    _require(program or attack.time_limit is None, attack, "time_limit is for steppers 'ilp_*'; remove it")
+    limited = attack.time_limit is None or attack.time_limit > 0
+    _require(limited, attack, f"time_limit is {attack.time_limit}; it must be seconds > 0")
+    _require(not program or attack.norm == "linf", attack, f"stepper {attack.stepper!r} works with norm 'linf' only")
+    weighs = not BALANCERS[attack.balancer].apart
+    _require(
+        not program or weighs,
+        attack,
+        f"stepper {attack.stepper!r} needs weights; balancer {attack.balancer!r} has none",
+    )
 
 
 def _require(holds: bool, attack: AttackJob, message: str) -> None:

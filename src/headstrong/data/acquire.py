@@ -20,6 +20,9 @@ DATASETS = {
         "NYU Depth v2: get nyu_depth_v2_labeled.mat and splits.mat from "
         "https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html (docs/data.md lists two other layouts)"
     ),
+    "taskonomy": (
+        "Taskonomy: get the buildings and domains named in docs/data.md from https://github.com/StanfordVL/taskonomy"
+    ),
 }
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstrong.data.cache import LEVELS, SplitFile
+from headstrong.data.curvature import CURVATURES, read_as_grey
+from headstrong.errors import ConfigError
 from headstrong.tasks import TASKS
 
 RESIDENT_BYTES = 2 << 30
@@ -46,7 +48,9 @@ class Batches:
 
     The compact integers of the tasks asked for stay on `device` when they take at most `memory_bytes`; otherwise each
     batch is read from the file. Either way integers become floats on the device, and both give the same bits.
-    `limit` keeps the first samples only. Raises what `SplitFile` raises.
+    `limit` keeps the first samples only. `curvature` says what the targets of p are: "decoded", the encoded curvatures,
+    or "grey", as the released loader reads them (`data.curvature`). Raises what `SplitFile` raises, and ConfigError for
+    another `curvature`.
 
     count: samples. size: (H, W). classes: names, [0] = "unlabelled". resident: whether the data is on the device.
     """
@@ -58,8 +62,11 @@ class Batches:
         device: torch.device | str,
         limit: int | None = None,
         memory_bytes: int = RESIDENT_BYTES,
+        curvature: str = "decoded",
     ) -> None:
-        self.tasks = tasks
+        if curvature not in CURVATURES:
+            raise ConfigError(f"curvature '{curvature}' is unknown; choose {' or '.join(CURVATURES)}")
+        self.tasks, self.curvature = tasks, curvature
         self.device = torch.device(device)
         self._file = SplitFile(path)
         self.count: int = self._file.count if limit is None else min(limit, self._file.count)
@@ -102,6 +109,8 @@ class Batches:
                 # The 16 bits were kept as int16 (torch's uint16 knows few operations); here they are unsigned again.
                 codes = found[letter].to(torch.int32).bitwise_and_(LEVELS)
                 targets[letter] = codes.float().div_(LEVELS).mul_(high - low).add_(low)
+                if letter == "p" and self.curvature == "grey":
+                    targets[letter] = torch.stack(read_as_grey(*targets[letter].unbind(dim=1)), dim=1)
             masks[letter] = self._mask(letter, found, targets)
         return Batch(index, images, targets, masks)
 

@@ -11,7 +11,11 @@ from headstrong.data.acquire import locate
 from headstrong.errors import ConfigError
 
 # Looked up by name, so that the code digest of one source does not hang on the others.
-SOURCES = {"rooms": "headstrong.data.rooms", "nyuv2": "headstrong.data.nyuv2"}
+SOURCES = {
+    "rooms": "headstrong.data.rooms",
+    "nyuv2": "headstrong.data.nyuv2",
+    "taskonomy": "headstrong.data.taskonomy",
+}
 
 
 class _Source(NamedTuple):

@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +26,7 @@ from scipy.ndimage import median_filter
 from headstrong.data import labels
 from headstrong.data.cameras import Intrinsics, rays
 from headstrong.data.nyuv2_layouts import SPLITS, ArrayFolders, Frame, Layout, class_names, cut, detect
+from headstrong.data.ordered import in_order
 from headstrong.errors import BrokenFileError
 
 __all__ = ["check", "class_names", "count", "samples"]
@@ -54,7 +52,7 @@ def samples(
     layout = detect(Path(root))
     axes = _axes_of_normals(layout) if isinstance(layout, ArrayFolders) else None
     work = partial(_sample, layout, size=size, classes=classes, axes=axes)
-    return _in_order(work, layout.names(split)[:limit], processes)
+    return in_order(work, layout.names(split)[:limit], processes)
 
 
 def count(root: Path, split: str) -> int:
@@ -70,24 +68,6 @@ def check(root: Path) -> str:
         _axes_of_normals(layout)
     sizes = [f"{len(layout.names(split))} {split}" for split in SPLITS]
     return f"NYUv2 as {layout.title} in {root}: {' and '.join(sizes)} frames"
-
-
-def _in_order(work: Callable[[str], tuple[str, Raw]], names: list[str], processes: int) -> Iterator[tuple[str, Raw]]:
-    """work(name) for each name, in order, several at a time; never more than a few results wait."""
-    if processes <= 1:
-        yield from map(work, names)
-        return
-    waiting: deque[Future[tuple[str, Raw]]] = deque()
-    # Fresh processes: a fork would copy the threads' locks of whatever the caller has loaded.
-    executor = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        ahead = iter(names)
-        waiting.extend(executor.submit(work, name) for name in itertools.islice(ahead, 4 * processes))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(executor.submit(work, name) for name in itertools.islice(ahead, 1))
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _sample(layout: Layout, name: str, size: tuple[int, int], classes: int, axes: Axes | None) -> tuple[str, Raw]:

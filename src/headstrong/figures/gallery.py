@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,23 @@ from matplotlib.figure import Figure
 
 from headstrong.analysis import surrogates as proxies
 from headstrong.analysis import tables
-from headstrong.analysis.plan import encoders, letters
+from headstrong.analysis.plan import encoders, letters, plain
 from headstrong.analysis.tables import AttackChoice
 from headstrong.errors import MissingDataError
-from headstrong.figures import adversarial_errors, attack_check, heat_map, style, surrogates, vulnerability_chain
+from headstrong.figures import (
+    adversarial_errors,
+    attack_check,
+    budget,
+    heat_map,
+    style,
+    surrogates,
+    vulnerability_chain,
+)
+from headstrong.figures import balanced as comparison
+from headstrong.figures import curves as by_step
+from headstrong.figures import switches as protocol
+from headstrong.figures import theory as theorems
+from headstrong.figures import transfer as sharing
 from headstrong.provenance import write_atomically
 from headstrong.tasks import TASKS, file_safe
 
@@ -52,6 +66,48 @@ CAPTIONS = {
         "are standard errors. Errors are in percent for s and mean squared for the others, which by itself "
         "sets the main tasks apart."
     ),
+    "budget": (
+        "Relative task vulnerability of each main task in the models that have it, as the attack gets {more}; "
+        "whiskers reach the least and the most. Where a box stands for fewer than five models, each is a point, "
+        "whose marker names the other task of a pair."
+    ),
+    "curves": (
+        "Growth of the loss of each main task against its clean loss, gradient by gradient of the longest attack, in "
+        "the single-task model and the pairs that have it. A line that has levelled off says that more steps would "
+        "change little."
+    ),
+    "balanced": (
+        "Average over the tasks of their relative change of performance under attack, in percent: the lower a line, "
+        "the stronger the attack. Bars are standard errors; SINGLE attacks one task at a time, and its band reaches "
+        "from the weakest to the strongest of them. Shown are models trained against attacks, models with layouts "
+        "(those that share the most and the least), and the models attacked by the most balancers."
+    ),
+    "transfer": (
+        "An attack on one task, measured on another: how far the other task falls, in percent of the fall of the "
+        "attacked task. Were sharing to help the attacker, the black means would rise from left to right; bars are "
+        "standard errors over pairs of tasks, small numbers name the layouts."
+    ),
+    "gradients": (
+        "Theorem 2 says how the mean gradient of several tasks shrinks with their number, from their covariances; "
+        "for uncorrelated tasks it falls with one over the root of the number. On the right, a box at 1 would say "
+        "that the formula holds."
+    ),
+    "marginal": (
+        "What one more attacked task adds to the adversarial vulnerability, against Theorem 4's bound and against "
+        "its first-order value. Points above the diagonal on the left break the bound; hollow points at the edge are "
+        "zero or less."
+    ),
+    "switches": (
+        "Each row is one protocol switch: relative difference of models that follow it against those that do not, "
+        "under the attack shown elsewhere. Dots are models and tasks, bars their medians; a switch whose dots "
+        "straddle zero decides nothing by itself."
+    ),
+}
+
+BUDGETS = {
+    "steps": ("Supplement Figure 15: more steps", "more steps"),
+    "epsilon": ("Supplement Figure 16: stronger budgets", "a larger radius"),
+    "norm": ("Supplement Figure 17: another norm", "another norm"),
 }
 
 
@@ -66,6 +122,9 @@ class Entry:
     reason: str = ""
 
 
+Job = tuple[Entry, Callable[[], Figure]]
+
+
 def draw_all(
     vulnerability: pd.DataFrame,
     plan: pd.DataFrame,
@@ -76,17 +135,32 @@ def draw_all(
     chains: Sequence[str],
     settings: Mapping[str, Any] | None = None,
     segmentation: str = "per_sample",
+    balanced: pd.DataFrame | None = None,
+    transfer: pd.DataFrame | None = None,
+    theory: pd.DataFrame | None = None,
+    marginal: pd.DataFrame | None = None,
+    switches: pd.DataFrame | None = None,
+    curves: pd.DataFrame | None = None,
 ) -> list[Entry]:
     """Draw every figure of the study into `folder` and write index.json there; return its entries.
 
     vulnerability, correlations: the tables vulnerability.csv and surrogates.csv; plan: `analysis.plan.read_plan`.
     choice: the attack shown; chains: orders of Figure 1; settings: formats, dpi, width in inches.
+    balanced, transfer, theory, marginal, switches, curves: the tables of these names, None where a study has none.
     A figure the study has no numbers for has an entry with the reason, and no file.
     """
     whole = style.complete(settings)
     cells = tables.cells(vulnerability, plan, choice, segmentation=segmentation)
+    jobs = chain(
+        _jobs(vulnerability, plan, cells, correlations, choice, chains, whole),
+        _budget_jobs(vulnerability, plan, curves, choice, whole, segmentation),
+        _balanced_jobs(balanced, plan, choice, whole),
+        _transfer_jobs(transfer, plan, choice, whole),
+        _theory_jobs(theory, marginal, plan, choice, whole),
+        _switch_jobs(switches, vulnerability, choice, whole),
+    )
     entries = []
-    for entry, draw in _jobs(vulnerability, plan, cells, correlations, choice, chains, whole):
+    for entry, draw in jobs:
         try:
             style.save(draw(), folder / entry.stem, whole["formats"], whole)
             entries.append(entry)
@@ -106,7 +180,7 @@ def _jobs(
     choice: AttackChoice,
     chains: Sequence[str],
     settings: Mapping[str, Any],
-) -> Iterator[tuple[Entry, Callable[[], Figure]]]:
+) -> Iterator[Job]:
     yield (
         Entry(
             "attack-check",
@@ -126,7 +200,7 @@ def _jobs(
         lambda: vulnerability_chain.draw(vulnerability, plan, chains, choice, settings),
     )
     pairs = tables.pairs_table(cells)
-    for encoder in encoders(plan):
+    for encoder in encoders(plain(plan)):
         yield (
             Entry(
                 f"vulnerability-pairs-{encoder}",
@@ -137,7 +211,7 @@ def _jobs(
             _bind(heat_map.draw, pairs, encoder, settings),
         )
     yield from _surrogate_jobs(cells, correlations, settings)
-    main_encoder = "resnet18" if "resnet18" in encoders(plan) else encoders(plan)[0]
+    main_encoder = _main_encoder(plan)
     for letter in letters(plan):
         yield (
             Entry(
@@ -150,9 +224,7 @@ def _jobs(
         )
 
 
-def _surrogate_jobs(
-    cells: pd.DataFrame, correlations: pd.DataFrame, settings: Mapping[str, Any]
-) -> Iterator[tuple[Entry, Callable[[], Figure]]]:
+def _surrogate_jobs(cells: pd.DataFrame, correlations: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[Job]:
     def key(comparison: proxies.Comparison) -> tuple[str, str, str]:
         return comparison.surrogate, comparison.proxy, comparison.target
 
@@ -168,6 +240,105 @@ def _surrogate_jobs(
             ),
             _bind(surrogates.draw, list(group), correlations, settings),
         )
+
+
+def _budget_jobs(
+    vulnerability: pd.DataFrame,
+    plan: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    choice: AttackChoice,
+    settings: Mapping[str, Any],
+    segmentation: str,
+) -> Iterator[Job]:
+    encoder = _main_encoder(plan)
+    title = "Supplement Figure 14: loss by step"
+    yield (
+        Entry("loss-by-step", title, CAPTIONS["curves"], by_step.__name__),
+        _bind(by_step.draw, curves, vulnerability, plan, choice, encoder, settings),
+    )
+    for varied, (title, more) in BUDGETS.items():
+        draw = partial(budget.draw, segmentation=segmentation)
+        yield (
+            Entry(f"budget-{varied}", title, CAPTIONS["budget"].format(more=more), budget.__name__),
+            _bind(draw, vulnerability, plan, choice, varied, encoder, settings),
+        )
+
+
+def _balanced_jobs(
+    balanced: pd.DataFrame | None, plan: pd.DataFrame, choice: AttackChoice, settings: Mapping[str, Any]
+) -> Iterator[Job]:
+    name, caption, title = comparison.__name__, CAPTIONS["balanced"], "Balanced attacks on all tasks (DGBA)"
+    try:
+        families = comparison.families(comparison.comparable(balanced, plan, choice.norm))
+    except MissingDataError as error:
+        yield Entry("balanced", title, caption, name), _absent(error)
+        return
+    for family in families:
+        layout = f"-layout-{family.layout}" if family.layout else ""
+        stem = f"balanced-{family.encoder}-{file_safe(family.tasks)}{layout}"
+        draw = partial(comparison.draw, norm=choice.norm)
+        yield Entry(stem, f"{title}: {family.words}", caption, name), _bind(draw, balanced, plan, family, settings)
+
+
+def _transfer_jobs(
+    transfer: pd.DataFrame | None, plan: pd.DataFrame, choice: AttackChoice, settings: Mapping[str, Any]
+) -> Iterator[Job]:
+    name, caption, title = sharing.__name__, CAPTIONS["transfer"], "Transfer between tasks against sharing"
+    try:
+        found = sharing.encoders(sharing.comparable(transfer, plan))
+        if not found:
+            raise MissingDataError(
+                "transfer.csv: all models of an encoder share alike; set several layouts in the plan"
+            )
+    except MissingDataError as error:
+        yield Entry("transfer", title, caption, name), _absent(error)
+        return
+    for encoder in found:
+        yield (
+            Entry(f"transfer-{encoder}", f"{title}, {encoder}", caption, name),
+            _bind(sharing.draw, transfer, plan, encoder, choice.epsilon, settings),
+        )
+
+
+def _theory_jobs(
+    theory: pd.DataFrame | None,
+    marginal: pd.DataFrame | None,
+    plan: pd.DataFrame,
+    choice: AttackChoice,
+    settings: Mapping[str, Any],
+) -> Iterator[Job]:
+    title = "Theorem 2: the mean gradient of several tasks"
+    yield (
+        Entry("theorem-2", title, CAPTIONS["gradients"], theorems.__name__),
+        _bind(theorems.draw_gradients, theory, plan, settings),
+    )
+    title = "Theorem 4: one more attacked task"
+    yield (
+        Entry("theorem-4", title, CAPTIONS["marginal"], theorems.__name__),
+        _bind(theorems.draw_marginal, marginal, plan, choice, settings),
+    )
+
+
+def _switch_jobs(
+    switches: pd.DataFrame | None, vulnerability: pd.DataFrame, choice: AttackChoice, settings: Mapping[str, Any]
+) -> Iterator[Job]:
+    yield (
+        Entry("switches", "What each protocol switch changes", CAPTIONS["switches"], protocol.__name__),
+        _bind(protocol.draw, switches, vulnerability, choice, settings),
+    )
+
+
+def _main_encoder(plan: pd.DataFrame) -> str:
+    """The encoder of the figures that show one: resnet18, or else the smallest of the plain models."""
+    found = encoders(plain(plan)) or encoders(plan)
+    return "resnet18" if "resnet18" in found else found[0]
+
+
+def _absent(error: MissingDataError) -> Callable[[], Figure]:
+    def draw() -> Figure:
+        raise error
+
+    return draw
 
 
 def _bind(draw: Callable[..., Figure], *arguments: Any) -> Callable[[], Figure]:

@@ -1,4 +1,4 @@
-"""A multi-task network: one shared encoder (the body) and one decoder per task (the heads)."""
+"""A multi-task network: an encoder that the tasks share, wholly or in part, and one decoder per task (the heads)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from headstrong import layouts
 from headstrong.errors import ConfigError
+from headstrong.layouts import BRANCHED
+from headstrong.models.aspp import ASPPHead
+from headstrong.models.branched import STRIDES, BranchedTrunk, build_stage, trunk_channels
 from headstrong.models.decoders import build_decoder
 from headstrong.models.encoders import ENCODERS, build_encoder
 from headstrong.seeds import derive_seed
@@ -23,22 +27,35 @@ class MultiTaskModel(nn.Module):
     """Maps images (B, 3, H, W) in [0, 1] to one output (B, C, H, W) per task; made by `build_model`.
 
     `tasks` are the letters in the order of the outputs, `classes` the number of segmentation classes (with class 0,
-    "unlabelled"), `stride` the number that H and W must be multiples of.
+    "unlabelled"), `stride` the number that H and W must be multiples of. `layout` is the number of a branched network's
+    layout (see `headstrong.layouts`), over the positions in `tasks`; None where all tasks share the whole encoder.
     """
 
-    def __init__(self, encoder: str, tasks: str, classes: int, width: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self, encoder: str, tasks: str, classes: int, width: float = 1.0, seed: int = 0, layout: int | None = None
+    ) -> None:
         super().__init__()
-        self.encoder_name, self.tasks, self.classes, self.width = encoder, tasks, classes, width
+        self.encoder_name, self.tasks, self.classes, self.width, self.layout = encoder, tasks, classes, width, layout
         # Each part has its own seed: a task starts from the same decoder whatever its companions and their order.
-        with _seeded(seed, "encoder"):
-            self.encoder = initialise(build_encoder(encoder, width))
-        self.stride = self.encoder.stride
+        self.encoder: nn.Module
+        if layout is None:
+            with _seeded(seed, "encoder"):
+                shared = initialise(build_encoder(encoder, width))
+            self.encoder, self.stride, before = shared, shared.stride, shared.channels
+        else:
+            self.encoder = _branched_trunk(encoder, tasks, width, seed, layout)
+            self.stride, before = STRIDES[encoder], trunk_channels(encoder, width)
         self.decoders = nn.ModuleDict()
         for letter in tasks:
             with _seeded(seed, letter):
-                decoder = build_decoder(encoder, self.encoder.channels, output_channels(letter, classes), width)
-                self.decoders[letter] = initialise(decoder)
+                self.decoders[letter] = self._decoder(letter, before, seed)
             self.register_buffer(_offset(letter), torch.zeros(output_channels(letter, classes), 1, 1))
+
+    def _decoder(self, letter: str, before: int, seed: int) -> nn.Module:
+        out = output_channels(letter, self.classes)
+        if self.layout is None:
+            return initialise(build_decoder(self.encoder_name, before, out, self.width))
+        return ASPPHead(before, out, self.stride, self.width, derive_seed(seed, "dropout", letter))
 
     def forward(self, images: Tensor, tasks: str | None = None) -> dict[str, Tensor]:
         """Outputs (B, C, H, W) by letter, of all tasks or of `tasks` only; images (B, 3, H, W) in [0, 1].
@@ -50,9 +67,16 @@ class MultiTaskModel(nn.Module):
             raise ConfigError(
                 f"image size {height}x{width}: {self.encoder_name} needs multiples of {self.stride}; change data.size"
             )
-        representation = self.encoder(2 * images - 1)
         wanted = self.tasks if tasks is None else tasks
-        return {letter: self.decoders[letter](representation) + self.get_buffer(_offset(letter)) for letter in wanted}
+        seen = self._representations(2 * images - 1, wanted)
+        return {letter: self.decoders[letter](seen[letter]) + self.get_buffer(_offset(letter)) for letter in wanted}
+
+    def _representations(self, images: Tensor, wanted: str) -> dict[str, Tensor]:
+        """What each wanted task's decoder sees."""
+        if self.layout is None:
+            return dict.fromkeys(wanted, self.encoder(images))
+        found: dict[str, Tensor] = self.encoder(images, wanted)
+        return found
 
     def start_from(self, constants: Mapping[str, Sequence[float]]) -> None:
         """Make an untrained network predict constants, by letter one number per channel; 0 for tasks not named.
@@ -62,30 +86,58 @@ class MultiTaskModel(nn.Module):
         their range; a short training spends itself on undoing that.
         """
         for letter in self.tasks:
-            last = [layer for layer in self.decoders[letter].modules() if isinstance(layer, nn.Conv2d)][-1]
             offset = self.get_buffer(_offset(letter))
             with torch.no_grad():
-                last.weight.zero_()
-                if last.bias is not None:
-                    last.bias.zero_()
+                for last in _last_convolutions(self.decoders[letter]):
+                    last.weight.zero_()
+                    if last.bias is not None:
+                        last.bias.zero_()
                 if letter in constants:
                     offset.copy_(torch.tensor(constants[letter], dtype=torch.float64).reshape(offset.shape))
 
 
-def build_model(encoder: str, tasks: str, classes: int, width: float = 1.0, seed: int = 0) -> MultiTaskModel:
+def build_model(
+    encoder: str, tasks: str, classes: int, width: float = 1.0, seed: int = 0, layout: int | None = None
+) -> MultiTaskModel:
     """A freshly initialised model on the CPU, in training mode.
 
-    encoder: one of `ENCODERS`; tasks: letters, each once; classes: segmentation classes with class 0; width: factor on
-    every channel count (1: the published network). Equal arguments give equal weights; torch's own random state is
-    left alone. Raises ConfigError for an unknown encoder or task, a repeated task, or a width that is not positive.
+    encoder: one of `ENCODERS`, which all tasks share, or one of `BRANCHED`; tasks: letters, each once; classes:
+    segmentation classes with class 0; width: factor on every channel count (1: the published network); layout: how
+    the tasks share the trunk of a branched network, a number of `headstrong.layouts`, None: 0, all shared. Equal
+    arguments give equal weights, and all layouts start as the same function; torch's own random state is left alone.
+    Raises ConfigError for an unknown encoder or task, a repeated task, a width that is not positive, or a layout that
+    there is not.
     """
-    if encoder not in ENCODERS:
-        raise ConfigError(f"encoder '{encoder}': unknown; choose one of {', '.join(ENCODERS)}")
+    known = (*ENCODERS, *BRANCHED)
+    if encoder not in known:
+        raise ConfigError(f"encoder '{encoder}': unknown; choose one of {', '.join(known)}")
     if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
         raise ConfigError(f"tasks '{tasks}': expected letters out of '{''.join(TASKS)}', each at most once")
     if not width > 0:
         raise ConfigError(f"width {width}: expected a number above 0; 1 is the published network")
-    return MultiTaskModel(encoder, tasks, classes, width, seed)
+    if encoder in BRANCHED:
+        layout = 0 if layout is None else layout
+    elif layout is not None:
+        raise ConfigError(
+            f"layout {layout}: encoder '{encoder}' has no branches; leave it out, or choose {' or '.join(BRANCHED)}"
+        )
+    return MultiTaskModel(encoder, tasks, classes, width, seed, layout)
+
+
+def _branched_trunk(encoder: str, tasks: str, width: float, seed: int, layout: int) -> BranchedTrunk:
+    partitions = layouts.layout(layout, len(tasks))
+    stages = []
+    for level in range(layouts.LEVELS):
+        with _seeded(seed, f"level {level}"):  # not of the tasks: all copies of a stage start alike
+            stages.append(build_stage(encoder, level, width))
+    return BranchedTrunk(stages, partitions, tasks)
+
+
+def _last_convolutions(decoder: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions whose sum is a decoder's output."""
+    inside = decoder.outputs if isinstance(decoder, ASPPHead) else decoder
+    found = [layer for layer in inside.modules() if isinstance(layer, nn.Conv2d)]
+    return found if isinstance(decoder, ASPPHead) else found[-1:]
 
 
 def _offset(letter: str) -> str:

@@ -30,6 +30,7 @@ def save_model(path: Path, model: MultiTaskModel, job: dict[str, Any], extra: di
         "tasks": model.tasks,
         "classes": model.classes,
         "width": model.width,
+        "layout": model.layout,
         "job": job,
         **(extra or {}),
     }
@@ -45,7 +46,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> MultiTaskModel
     tensors, description = _read_checked(path)
     try:
         with torch.device("meta"):  # shapes only: the weights come from the file
-            model = build_model(*(description[key] for key in ("encoder", "tasks", "classes", "width")))
+            shape = {key: description[key] for key in ("encoder", "tasks", "classes", "width")}
+            model = build_model(**shape, layout=description.get("layout"))  # files older than layouts name none
         model.load_state_dict(tensors, assign=True)
     except (ConfigError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -56,7 +58,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> MultiTaskModel
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """What `save_model` wrote beside the weights: encoder, tasks, classes, width, job and the extra entries."""
+    """What `save_model` wrote beside the weights: encoder, tasks, classes, width, layout, job and the extra entries."""
     return _read_checked(path)[1]
 
 

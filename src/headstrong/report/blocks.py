@@ -56,6 +56,18 @@ def grid(table: pd.DataFrame, block: str) -> dict[str, Any]:
     return {"title": BLOCK_WORDS[block], "block": block, "columns": list(ours.columns), "rows": rows}
 
 
+def table_1(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The blocks of Table 1: part A, uniform weights, then part B, weighted, each with both attacks."""
+    found = []
+    for weighting, letter in (("uniform", "A, uniform weights"), ("weighted", "B, weighted")):
+        part = table.loc[table["weighting"].eq(weighting)]
+        for block in ("single", "multi"):
+            if part["block"].eq(block).any():
+                shown = grid(part, block)
+                found.append({**shown, "title": f"{letter}: {shown['title'].lower()}"})
+    return found
+
+
 def encoder_tables(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     """Supplement Tables 2 to 6: for each encoder, small to large, its name and its three blocks."""
     present = set(pairs["encoder"])

@@ -17,7 +17,7 @@ from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import read_plan
 from headstrong.errors import BrokenFileError
 from headstrong.figures.gallery import INDEX
-from headstrong.report import blocks, facts, protocol
+from headstrong.report import attack_blocks, blocks, facts, protocol
 
 TEMPLATE = "page.html"
 INLINED = 12  # figures of one kind shown on the page; a study of five encoders has more, in its figures folder
@@ -28,6 +28,7 @@ OPTIONAL_TABLES = {
     "table_1": "Table 1",
     "table_3": "Table 3 (surrogates)",
     "combinations": "the table of all combinations",
+    **attack_blocks.TABLES,
 }
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -78,6 +79,7 @@ def render(
         "times": times,
         "absent": absent,
         **_tables(vulnerability, tables, settings),
+        **attack_blocks.context(tables),
     }
     provenance.write_atomically(output, _environment().get_template(TEMPLATE).render(context))
 
@@ -102,15 +104,12 @@ def _tables(
     """Every table of the page; empty where its CSV is absent or has no rows."""
     miou = str((settings.get("protocol") or {}).get("miou") or "labelled")
     constant = tables.get("baselines", pd.DataFrame(columns=["task", "predictor", "error", "n"]))
-    first = tables.get("table_1")
     return {
         "clean": blocks.clean_against_constant(vulnerability, constant, miou),
         "marginal": blocks.marginal(vulnerability),
         "claims": blocks.more_vulnerable(tables["pairs"]) if "pairs" in tables else [],
         "encoders": blocks.encoder_tables(tables["pairs"]) if "pairs" in tables else [],
-        "table_1": [blocks.grid(first, block) for block in ("single", "multi") if first["block"].eq(block).any()]
-        if first is not None
-        else [],
+        "table_1": blocks.table_1(tables["table_1"]) if "table_1" in tables else [],
         "table_3": blocks.surrogate_rows(tables["table_3"]) if "table_3" in tables else [],
         "best": blocks.best_sets(tables["combinations"]) if "combinations" in tables else [],
     }

@@ -21,6 +21,13 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
             "corner": "at the corner image + radius, which the released code reaches by a mistake in its clamping",
         },
     ),
+    "baseline": (
+        "Error that an attack's error is compared with",
+        {
+            "clean": "that of the clean image",
+            "start": "that at the attack's start, which the released scripts take for the clean one",
+        },
+    ),
     "aggregation": (
         "Relative task vulnerability over samples",
         {
@@ -33,6 +40,21 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
         {
             "definition": "mean over samples of the absolute change of the attacked tasks' joint loss (Definition 1)",
             "released": "absolute value of the mean change, over all tasks of the model, attacked or not",
+        },
+    ),
+    "l2_step": (
+        "Step of PGD in L2",
+        {
+            "direction": "along each image's own normalised gradient, projected exactly on its own ball",
+            "released": "the raw gradient, rescaled so that the whole batch together is as long as the radius",
+        },
+    ),
+    "wgd": (
+        "Weights of the weighted gradient attack",
+        {
+            "published": "the relative inverse attack rate of Definition 5: tasks weigh more the more they have risen",
+            "released": "one over the task's loss at the attack's start, after a first unweighted step",
+            "cyclic": "one task per step, in turn, the released code's other form",
         },
     ),
     "optimizer": (
@@ -68,6 +90,13 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
     "output_start": (
         "Predictions before training",
         {"random": "from the published initialisation", "mean": "the training mean of every target"},
+    ),
+    "curvature": (
+        "Targets of principal curvature",
+        {
+            "decoded": "the two curvatures",
+            "grey": "two nearly constant channels: the released loader reads the colour image as grey",
+        },
     ),
 }
 

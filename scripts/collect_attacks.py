@@ -1,0 +1,39 @@
+"""Collect what the evaluations say about the attacks themselves: balancers compared, transfer between tasks, Theorems 2
+and 4, curves by step, integer programs, and the attacks' checks.
+
+python scripts/collect_attacks.py --plan results/quick/plan.csv --evaluations results/quick/evaluations --output tables
+"""
+
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.analysis import balanced, checks, curves, marginal, theory, transfer
+from headstrong.analysis.files import write_table
+
+
+def main(arguments):
+    folder, plan, processes = arguments.evaluations, arguments.plan, {"processes": arguments.processes}
+    drawn = {"seed": arguments.seed, "draws": arguments.bootstrap, **processes}
+    made = {
+        "balanced": balanced.build_table(folder, plan, **drawn),
+        "transfer": transfer.build_table(folder, plan, **drawn),
+        "theory": theory.build_table(folder, plan, **drawn),
+        "marginal": marginal.build_table(folder, plan, **processes),
+        "curves": curves.build_table(folder, plan, **processes),
+        "flags": checks.build_flags(folder, plan, **processes),
+        "programs": checks.build_programs(folder, plan, **processes),
+    }
+    for name, table in made.items():
+        write_table(table, arguments.output / f"{name}.csv")
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--plan", type=Path, required=True, help="plan.csv of the study")
+    parser.add_argument("--evaluations", type=Path, required=True, help="folder with one HDF5 per model")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--bootstrap", type=int, default=2000, help="bootstrap draws for standard errors")
+    parser.add_argument("--processes", type=int, default=1, help="processes to read with; the tables are the same")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,57 @@
+"""Batch norm folded into the convolutions before it: the same function, computed faster."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+FOLDING_TOLERANCE = 1e-4  # relative; float rounding of a deep network stays an order of magnitude below
+
+
+def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
+    """A copy of a model in evaluation mode whose batch norms are folded into the convolutions before them.
+
+    The same function up to float rounding, with fewer passes over memory. `example` is an image (1, 3, H, W) that is
+    run through the model to see which convolution feeds which batch norm, and to check the result. Raises RuntimeError
+    when the folded model answers otherwise.
+    """
+    model = copy.deepcopy(model).eval()
+    before, pairs = _run_and_pair(model, example)
+    places = {child: (parent, name) for parent in model.modules() for name, child in parent.named_children()}
+    for norm, conv in pairs.items():
+        fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+        setattr(*places[conv], fused)
+        setattr(*places[norm], nn.Identity())
+    with torch.no_grad():
+        after = model(example)
+    for letter, output in before.items():
+        off = float((after[letter] - output).abs().max())
+        if off > FOLDING_TOLERANCE * max(1.0, float(output.abs().max())):
+            raise RuntimeError(f"folding batch norm changed the output of task {letter!r} by {off}")
+    return model
+
+
+def _run_and_pair(model: nn.Module, example: Tensor) -> tuple[dict[str, Tensor], dict[nn.BatchNorm2d, nn.Conv2d]]:
+    """The model's outputs, and the convolution whose output each batch norm was given."""
+    feeders: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by identity of the output, kept alive so that it is unique
+    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
+
+    def remember(layer: Any, _: Any, output: Tensor) -> None:
+        feeders[id(output)] = (layer, output)
+
+    def match(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        if id(inputs[0]) in feeders:
+            pairs[layer] = feeders[id(inputs[0])][0]
+
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                hooks.callback(layer.register_forward_hook(remember).remove)
+            elif isinstance(layer, nn.BatchNorm2d):
+                hooks.callback(layer.register_forward_pre_hook(match).remove)
+        return model(example), pairs

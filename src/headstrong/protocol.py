@@ -1,0 +1,125 @@
+"""Where the papers, their released code and common sense differ: one switch each, and three presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SwitchesConfig(Section):
+    """The switches. One that is null follows the preset."""
+
+    preset: Literal["published", "released", "corrected"] | None = Field(
+        None,
+        description="published: as the paper says. released: as its code does. corrected: a careful reader's choice.",
+    )
+    start: Literal["clean", "uniform", "corner"] | None = Field(None, description="Where PGD and APGD start.")
+    baseline: Literal["clean", "start"] | None = Field(
+        None, description="What an attack's error is compared with: the clean image's, or that at the attack's start."
+    )
+    aggregation: Literal["ratio_of_means", "mean_of_ratios"] | None = Field(
+        None, description="Relative task vulnerability over samples."
+    )
+    adversarial_vulnerability: Literal["definition", "released"] | None = Field(
+        None,
+        description="definition: mean of |change|, attacked tasks. released: |mean change|, all tasks of the model.",
+    )
+    l2_step: Literal["direction", "released"] | None = Field(
+        None, description="L2 PGD. direction: steps of step_size, exact projection. released: the whole-batch step."
+    )
+    wgd: Literal["published", "released", "cyclic"] | None = Field(
+        None, description="Weights of balancer wgd: r_t of Definition 5, 1 / L_t(0), or one task after the other."
+    )
+    optimizer: Literal["adam", "sgd"] | None = Field(None, description="Optimiser, with its own schedule.")
+    shuffle: bool | None = Field(None, description="Shuffle the training images every epoch.")
+    loss_pixels: Literal["all", "valid"] | None = Field(None, description="Pixels in the denominator of a masked loss.")
+    error_pixels: Literal["all", "valid"] | None = Field(None, description="Pixels over which errors are taken.")
+    miou: Literal["all", "labelled"] | None = Field(
+        None, description="Whether unlabelled pixels count in the mIoU, as class 0."
+    )
+    class_weights: Literal["uniform", "prior"] | None = Field(None, description="Class weights of the cross-entropy.")
+    output_start: Literal["random", "mean"] | None = Field(
+        None, description="What a network predicts before training: random numbers, or the training mean."
+    )
+    curvature: Literal["decoded", "grey"] | None = Field(
+        None, description="Targets of p: the two curvatures, or the nearly constant grey of the released loader."
+    )
+
+    def over(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Every switch with its value: those given here, else the preset given here, else those of `base`."""
+        given = {key: value for key, value in self.model_dump().items() if value is not None}
+        preset = PRESETS[self.preset] if self.preset else {}
+        return {**base, **preset, **given}
+
+
+class ProtocolConfig(SwitchesConfig):
+    """The switches of the whole study. One that is null follows the preset."""
+
+    preset: Literal["published", "released", "corrected"] = Field(
+        "corrected",
+        description="published: as the paper says. released: as its code does. corrected: a careful reader's choice.",
+    )
+
+    def resolved(self) -> dict[str, Any]:
+        """Every switch with its value, nulls replaced by the preset's."""
+        return self.over({})
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "published": {
+        "start": "uniform",
+        "baseline": "clean",
+        "aggregation": "mean_of_ratios",
+        "adversarial_vulnerability": "definition",
+        "l2_step": "direction",
+        "wgd": "published",
+        "optimizer": "sgd",
+        "shuffle": True,
+        "loss_pixels": "all",
+        "error_pixels": "all",
+        "miou": "labelled",
+        "class_weights": "uniform",
+        "output_start": "random",
+        "curvature": "decoded",
+    },
+    "released": {
+        "start": "corner",
+        "baseline": "start",
+        "aggregation": "ratio_of_means",
+        "adversarial_vulnerability": "released",
+        "l2_step": "released",
+        "wgd": "released",
+        "optimizer": "adam",
+        "shuffle": False,
+        "loss_pixels": "all",
+        "error_pixels": "all",
+        "miou": "all",
+        "class_weights": "prior",
+        "output_start": "random",
+        "curvature": "grey",
+    },
+    "corrected": {
+        "start": "uniform",
+        "baseline": "clean",
+        "aggregation": "ratio_of_means",
+        "adversarial_vulnerability": "definition",
+        "l2_step": "direction",
+        "wgd": "released",
+        "optimizer": "adam",
+        "shuffle": True,
+        "loss_pixels": "valid",
+        "error_pixels": "valid",
+        "miou": "labelled",
+        "class_weights": "uniform",
+        "output_start": "mean",
+        "curvature": "decoded",
+    },
+}
