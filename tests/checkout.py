@@ -37,7 +37,6 @@ plan:
   three: null
   three-adversarial: null
   three-corner: null
-  three-released: null
   sharing: null
 chains: [sd]
 model: {width: 0.0625}

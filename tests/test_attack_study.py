@@ -19,6 +19,7 @@ plan:
   single-early: null
   five: null
   weighted: {tasks: sd}
+  three-released: {encoders: [resnet18], tasks: sdn, sizes: [3], reference: true, protocol: {preset: released}}
 chains: [sdn]
 model: {width: 0.0625}
 training: {epochs: 1, batch_size: 8}
@@ -86,7 +87,7 @@ def test_the_tables_have_what_they_are_for(results):
     assert set(balanced.loc[balanced["adversarial"].ne(""), "model"]) == {"three-adversarial-resnet18-sdn"}
     transfer = table(results, "transfer")
     shares = transfer.loc[transfer["layout"].ne("")].groupby("layout")["shared_levels"].unique()
-    assert {str(int(float(key))): list(value) for key, value in shares.items()} == {"0": [5], "2": [0]}
+    assert {str(int(float(key))): list(value) for key, value in shares.items()} == {"0": [5], "1": [0]}
     switches = table(results, "switches")
     assert set(switches["model"]) == {"three-corner-resnet18-sdn", "three-released-resnet18-sdn"}
     assert set(table(results, "table_2")["attack"]) == {"apgd", "wgd"}
@@ -101,3 +102,12 @@ def test_the_report_shows_them(results):
     page = (results / "report.html").read_text()
     for words in ("One perturbation against all tasks", "Integer programs", "Transfer against sharing", "Theorem 4"):
         assert words in page
+
+
+@pytest.mark.parametrize(("study", "models"), [("dgba_taskonomy", 9), ("dgba", 9), ("attacks", 46), ("switches", 20)])
+def test_the_studies_of_attacks_can_be_planned(tmp_path, study, models):
+    folder = checkout.make(tmp_path / "headstrong")
+    jobs = checkout.dry_run(folder, study=study)
+    assert len(jobs["evaluate_model"]) == models
+    assert len(jobs["build_data"]) == 2
+    assert {"collect_attacks", "make_tables", "draw_figures", "make_report"} <= set(jobs)

@@ -67,7 +67,7 @@ def test_every_key_of_the_default_study_is_commented():
         ("attacks: {program: {stepper: ilp_sparse}}", ["mine.yaml", "attacks.program", "pixels"]),
         ("attacks: {program: {norm: [l2]}}", ["mine.yaml", "attacks.program", "Linf"]),
         ("plan: {three: {layouts: [0]}}", ["mine.yaml", "plan.three.layouts", "resnet34 and mobilenet_v2"]),
-        ("plan: {sharing: {layouts: [51]}}", ["mine.yaml", "plan.sharing.layouts", "0 to 50"]),
+        ("plan: {sharing: {layouts: [6]}}", ["mine.yaml", "plan.sharing.layouts", "0 to 5"]),
         ("plan: {three-adversarial: {adversarial: {epsilon: 8}}}", ["plan.three-adversarial", "[0, 1]", "0.0313725"]),
         ("plan: {three: {protocol: {start: middle}}}", ["mine.yaml", "plan.three.protocol.start", "'corner'"]),
         ("plan: {three: {protocol: {beginning: clean}}}", ["mine.yaml", "unknown key", "start"]),

@@ -186,7 +186,7 @@ def test_an_adversarially_trained_model_says_against_what():
 
 
 def test_layouts_make_models_of_branched_networks():
-    plan = Plan(parse(merge(DEFAULT, {"plan": {"sharing": {"layouts": [7, 50]}}})))
+    plan = Plan(parse(merge(DEFAULT, {"plan": {"sharing": {"tasks": "sdn", "sizes": [3], "layouts": [7, 50]}}})))
     layouts = {m.id: m.layout for m in plan.models if m.section == "sharing"}
     assert layouts == {"sharing-mobilenet_v2-sdn-7": 7, "sharing-mobilenet_v2-sdn-50": 50}
     assert plan.training_job("sharing-mobilenet_v2-sdn-7").layout == 7
@@ -209,7 +209,7 @@ def test_families_reach_the_sections_they_name_and_no_others():
 
 def test_jobs_survive_json():
     plan = Plan(parse(DEFAULT))
-    for run in ("combinations-resnet18-sd", "three-adversarial-resnet18-sdn", "sharing-mobilenet_v2-sdn-2"):
+    for run in ("combinations-resnet18-sd", "three-adversarial-resnet18-sdn", "sharing-mobilenet_v2-dn-1"):
         training = plan.training_job(run)
         assert training_job_from_dict(json.loads(json.dumps(to_dict(training)))) == training
     evaluation = plan.evaluation_job("five-resnet18-sd_Dn_E")

@@ -109,7 +109,9 @@ def _set_axis(panel: Any, percent: np.ndarray[Any, Any]) -> None:
     largest = float(np.abs(percent).max())
     if largest > 100:
         panel.set_xscale("symlog", linthresh=LINEAR, linscale=0.6)
-        panel.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=LINEAR))
+        locator = SymmetricalLogLocator(base=10, linthresh=LINEAR)
+        locator.set_params(numticks=3)  # four panels in seven inches: more labels would run into each other
+        panel.xaxis.set_major_locator(locator)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
     panel.tick_params(axis="x", labelsize=6.5)
     panel.set_xlabel("Difference (%)")

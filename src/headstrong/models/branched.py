@@ -14,11 +14,9 @@ import copy
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.ops.misc import Conv2dNormActivation
 
 from headstrong.layouts import Layout
+from headstrong.models.blocks import BasicBlock
 from headstrong.models.encoders import scaled
 
 STRIDES = {"resnet34": 8, "mobilenet_v2": 32}
@@ -38,25 +36,6 @@ _MOBILENET = (
 )  # fmt: skip
 
 Factory = Callable[[], nn.Module]
-
-
-class DilatedBlock(nn.Module):
-    """ResNet's block of two 3x3 convolutions, both dilated. `project`: the shortcut is a 1x1 convolution."""
-
-    def __init__(self, before: int, after: int, stride: int, dilation: int, project: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=dilation, dilation=dilation, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=dilation, dilation=dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.shortcut: nn.Module = nn.Identity()
-        if project:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, before, H, W) -> (B, after, H / stride, W / stride). `x` is left as it is: other blocks may read it."""
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
-        return F.relu(residual + self.shortcut(x), inplace=True)
 
 
 def build_stage(name: str, level: int, width: float = 1.0) -> nn.Sequential:
@@ -109,7 +88,7 @@ def _resnet34(width: float) -> list[Factory]:
         for index in range(blocks):
             # The released rule (stride, width or a dilation of 2 or 4) holds for the first block of a layer only.
             first = index == 0
-            layers.append(_later(DilatedBlock, before, after, stride if first else 1, dilation, first and position > 0))
+            layers.append(_later(BasicBlock, before, after, stride if first else 1, dilation, first and position > 0))
             before = after
     return layers
 
@@ -136,10 +115,14 @@ def _mobilenet(width: float) -> list[Factory]:
 
 
 def _convolution(before: int, after: int, kernel: int, stride: int) -> nn.Module:
+    from torchvision.ops.misc import Conv2dNormActivation  # late, as below: the other encoders do without torchvision
+
     return Conv2dNormActivation(before, after, kernel, stride, activation_layer=nn.ReLU6)
 
 
 def _inverted(before: int, after: int, stride: int, expansion: int, shortcut: bool) -> nn.Module:
+    from torchvision.models.mobilenetv2 import InvertedResidual
+
     block = InvertedResidual(before, after, stride, expansion)
     block.use_res_connect = shortcut  # small widths round to equal channels where the network has no shortcut
     return block

@@ -1,4 +1,4 @@
-"""Encoders: ResNet trunks of torchvision and a small Xception, trained from scratch.
+"""Encoders: ResNet trunks and a small Xception, trained from scratch.
 
 The networks are those of Standley et al. (2020), "Which Tasks Should Be Learned Together in Multi-task Learning?", as
 Ghamizi et al. (2022) use them. An encoder maps (B, 3, H, W) to (B, channels, H / stride, W / stride).
@@ -7,7 +7,8 @@ Ghamizi et al. (2022) use them. An encoder maps (B, 3, H, W) to (B, channels, H 
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from headstrong.models.blocks import BasicBlock, Bottleneck
 
 RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int], int]] = {
     # name: kind of block, blocks per stage, width of a bottleneck's inner layers (64: as wide as the stage)
@@ -25,7 +26,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 class ResNetEncoder(nn.Module):
-    """A torchvision ResNet without its pooling and classifier: `channels` maps at a 32nd of the resolution."""
+    """A ResNet without its pooling and classifier: `channels` maps at a 32nd of the resolution."""
 
     stride = 32
 
@@ -49,11 +50,11 @@ class ResNetEncoder(nn.Module):
 
     def _block(self, block: type[BasicBlock | Bottleneck], planes: int, stride: int, base_width: int) -> nn.Module:
         before, after = self.channels, planes * block.expansion
-        shortcut = None
-        if stride != 1 or before != after:
-            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
         self.channels = after
-        return block(before, planes, stride, shortcut, base_width=base_width)
+        project = stride != 1 or before != after
+        if issubclass(block, Bottleneck):
+            return block(before, planes * base_width // 64, after, stride, project=project)
+        return block(before, after, stride, project=project)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels, H/32, W/32)."""
