@@ -86,6 +86,12 @@ def _rows_of_file(folder: Path, rows: Callable[[Evaluation], list[Row]], spec: t
     return rows(evaluation)
 
 
+def by_own_protocol(table: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table, by its column `model`, that are not about models of which the plan switches the protocol."""
+    switched = plan.loc[plan["switches"].ne(""), "id"]
+    return table.loc[~table["model"].isin(switched)]
+
+
 def plain(plan: pd.DataFrame) -> pd.DataFrame:
     """The models of a plan that have no layout, no adversarial training and the study's own protocol."""
     # A plan made before these columns existed has nothing to set a model apart; `study.COLUMNS` says which it is.

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from headstrong.analysis import surrogates as proxies
 from headstrong.analysis import tables
-from headstrong.analysis.plan import encoders, letters, plain
+from headstrong.analysis.plan import by_own_protocol, encoders, letters, plain
 from headstrong.analysis.tables import AttackChoice
 from headstrong.errors import MissingDataError
 from headstrong.figures import (
@@ -188,7 +188,7 @@ def _jobs(
             CAPTIONS["attack_check"],
             attack_check.__name__,
         ),
-        lambda: attack_check.draw(vulnerability, choice, settings),
+        lambda: attack_check.draw(by_own_protocol(vulnerability, plan), choice, settings),
     )
     yield (
         Entry(

@@ -55,15 +55,14 @@ def balancers(table: pd.DataFrame) -> dict[str, Any]:
     norm, radius and steps; SINGLE is the mean over the attacked tasks. And DGBA's gain over TOTAL, with its standard
     error."""
     joint = table.loc[table["task"].eq("") & table["stepper"].isin(STEPPERS)]
-    present = [name for name in BALANCERS if joint["balancer"].eq(name).any()]
     keys = ["model", "adversarial", "stepper", "norm", "epsilon", "steps"]
+    compared = joint["balancer"].eq("dgba").groupby([joint[key] for key in keys]).transform("any")
+    joint = joint.loc[compared]
+    present = [name for name in BALANCERS if joint["balancer"].eq(name).any()]
     rows = []
     for key, part in joint.groupby(keys, sort=False):
         means = part.groupby("balancer")["relative_performance"].mean()
-        best = part.loc[part["balancer"].eq("dgba")]
-        if len(means) < 2:
-            continue
-        gain = best.iloc[0] if len(best) else None
+        dgba = part.loc[part["balancer"].eq("dgba")].iloc[0]
         rows.append(
             {
                 **dict(zip(keys, key, strict=True)),
@@ -71,11 +70,12 @@ def balancers(table: pd.DataFrame) -> dict[str, Any]:
                 "order": (key[0], STEPPERS.index(key[2]), key[3], key[4], key[5]),
                 "radius": f"{key[4] * 255:g}/255" if key[3] == "linf" else f"{key[4]:g}",
                 "values": [_percent(means.get(name)) for name in present],
-                "gain": "–" if gain is None else _percent(gain["gain"]),
-                "error": "–" if gain is None else _percent(gain["gain_standard_error"], 2),
+                "gain": _percent(dgba["gain"]),
+                "error": _percent(dgba["gain_standard_error"], 2),
             }
         )
-    return {"balancers": present, "rows": sorted(rows, key=lambda row: row["order"])} if rows else {}
+    names = [name.replace("_", " ") for name in present]
+    return {"balancers": names, "rows": sorted(rows, key=lambda row: row["order"])} if rows else {}
 
 
 def table_2(table: pd.DataFrame) -> list[dict[str, Any]]:

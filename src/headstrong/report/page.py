@@ -14,7 +14,7 @@ import yaml
 
 from headstrong import provenance
 from headstrong.analysis.files import read_table
-from headstrong.analysis.plan import read_plan
+from headstrong.analysis.plan import by_own_protocol, read_plan
 from headstrong.errors import BrokenFileError
 from headstrong.figures.gallery import INDEX
 from headstrong.report import attack_blocks, blocks, facts, protocol
@@ -78,7 +78,7 @@ def render(
         "records": records,
         "times": times,
         "absent": absent,
-        **_tables(vulnerability, tables, settings),
+        **_tables(by_own_protocol(vulnerability, plan), tables, settings),
         **attack_blocks.context(tables),
     }
     provenance.write_atomically(output, _environment().get_template(TEMPLATE).render(context))
