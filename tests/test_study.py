@@ -176,6 +176,17 @@ def test_a_switch_that_trains_nothing_measures_the_same_weights():
     assert plan.evaluation_job(odd.id).miou == "all"
 
 
+@pytest.mark.parametrize("name", ["quick", "switches", "attacks"])
+def test_the_order_of_the_sections_decides_nothing(name):
+    config = load(study_files([name]))
+    plan = Plan(config)
+    turned = Plan(config.model_copy(update={"plan": dict(reversed(config.plan.items()))}))
+    for model in plan.models:
+        assert turned[model.id] == model
+        assert turned.training_job(model.run) == plan.training_job(model.run)
+        assert turned.evaluation_job(model.id) == plan.evaluation_job(model.id)
+
+
 def test_an_adversarially_trained_model_says_against_what():
     plan = Plan(parse(DEFAULT))
     model = plan["three-adversarial-resnet18-sdn"]

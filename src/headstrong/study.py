@@ -210,30 +210,29 @@ def plan_settings(config: Config) -> dict[str, Any]:
 
 
 def models_of(settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
-    """Every model of a plan, from `plan_settings`: trained models in the order of their sections, then checkpoints.
+    """Every model of a plan, from `plan_settings`: those trained or measured otherwise, then checkpoints of them.
 
-    Raises ConfigError for a checkpoint of a model that no section trains.
+    What a model is trained from does not depend on the order of the sections: overlays and config files merge in
+    different orders. Raises ConfigError for a checkpoint of a model that no section trains.
     """
+    sections = settings["sections"]
     specs = [
         _model(settings, name, section, encoder, tasks, layout)
-        for name, section in settings["sections"].items()
+        for name, section in sections.items()
         for encoder in section["encoders"]
         for tasks in _task_sets(section, settings["tasks"])
         for layout in _layouts(section, encoder)
     ]
     runs: dict[tuple[object, ...], ModelSpec] = {}
-    trained, checkpoints = [], []
-    for spec in specs:
-        section = settings["sections"][spec.section]
-        if section["share_of_epochs"] < 1:
-            checkpoints.append(spec)
-            continue
-        if spec.switches:
-            spec = _as_variant(spec, section["protocol"], runs)
-        trained.append(spec)
-        if spec.run == spec.id:
-            runs.setdefault(_problem(spec, section["protocol"]), spec)
-    found = [_checkpoint_of(spec, settings["sections"][spec.section]["protocol"], runs) for spec in checkpoints]
+    settled: dict[str, ModelSpec] = {}
+    for spec in sorted(specs, key=lambda spec: (spec.switches != "", spec.section)):
+        section = sections[spec.section]
+        if section["share_of_epochs"] == 1:
+            settled[spec.id] = _as_variant(spec, section["protocol"], runs) if spec.switches else spec
+            if settled[spec.id].run == spec.id:
+                runs.setdefault(_problem(spec, section["protocol"]), settled[spec.id])
+    trained = [settled[spec.id] for spec in specs if spec.id in settled]
+    found = [_checkpoint_of(spec, sections[spec.section]["protocol"], runs) for spec in specs if spec.id not in settled]
     return (*trained, *found)
 
 
