@@ -24,6 +24,7 @@ from headstrong.training_losses import training_losses
 from training_runs import (
     CLASSES,
     ROOT,
+    check_equal_on_a_gpu,
     history_of,
     interrupted,
     job_with,
@@ -358,10 +359,4 @@ def test_the_log_names_both_kinds_of_loss(tmp_path, data, caplog, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_equal_adversarial_runs_on_a_gpu_give_equal_files(tmp_path, data):
     job = adversarial(PGD, precision="auto", batch_size=5, epochs=3)
-    for name in ("a", "b"):
-        training.train(
-            job, data, tmp_path / name / "weights.safetensors", snapshots={}, history=tmp_path / name / "history.csv",
-            work=tmp_path / name / "work", device="cuda", threads=1, checkpoint_minutes=0,
-        )  # fmt: skip
-    for name in ("weights.safetensors", "history.csv"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    check_equal_on_a_gpu(tmp_path, job, data)

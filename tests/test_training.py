@@ -16,6 +16,7 @@ from headstrong.models import load_metadata
 from training_runs import (
     CLASSES,
     JOB,
+    check_equal_on_a_gpu,
     history_of,
     interrupted,
     job_with,
@@ -281,10 +282,4 @@ def test_bfloat16_trains_close_to_float32(tmp_path, data):
 @pytest.mark.parametrize("encoder", ["resnet18", "xception"])
 def test_equal_runs_on_a_gpu_give_equal_files(tmp_path, data, encoder):
     job = job_with(encoder=encoder, precision="auto", batch_size=5, epochs=3)
-    for name in ("a", "b"):
-        training.train(
-            job, data, tmp_path / name / "weights.safetensors", snapshots={}, history=tmp_path / name / "history.csv",
-            work=tmp_path / name / "work", device="cuda", threads=1, checkpoint_minutes=0,
-        )  # fmt: skip
-    for name in ("weights.safetensors", "history.csv"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    check_equal_on_a_gpu(tmp_path, job, data)

@@ -133,3 +133,14 @@ def interrupted(folder, data, job, monkeypatch, step=3, snapshots=()):
         with pytest.raises(Stop):
             run(folder, job, data, minutes=0, snapshots=snapshots)
     assert (folder / "work" / "last.ckpt").is_file()
+
+
+def check_equal_on_a_gpu(tmp_path, job, data):
+    """Two runs of a job on a GPU leave equal bytes."""
+    for name in ("a", "b"):
+        training.train(
+            job, data, tmp_path / name / "weights.safetensors", snapshots={}, history=tmp_path / name / "history.csv",
+            work=tmp_path / name / "work", device="cuda", threads=1, checkpoint_minutes=0,
+        )  # fmt: skip
+    for name in ("weights.safetensors", "history.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
