@@ -23,9 +23,18 @@ ATTACK_TABLE_MODULES = [
     f"headstrong.analysis.{name}"
     for name in ["balanced", "transfer", "theory", "marginal", "curves", "checks"]
 ]
+# Of studies that have generators.
+GENERATED_TABLES = ["generated", "generator_cost", "mta_tables"]
+GENERATED_TABLE_MODULES = [
+    f"headstrong.analysis.{name}" for name in ["generated", "mta_tables"]
+]
+SPINE_TABLES = ["baselines", "vulnerability", *SHAPED_TABLES, *ATTACK_TABLES]
 TABLES = expand(
     f"{RESULTS}/tables/{{table}}.csv",
-    table=["baselines", "vulnerability", *SHAPED_TABLES, *ATTACK_TABLES],
+    table=[
+        *(SPINE_TABLES if PLAN.models else []),
+        *(GENERATED_TABLES if FAMILIES else []),
+    ],
 )
 SHOWN_ATTACK = {
     key: getattr(STUDY.analysis, key) for key in ("family", "norm", "epsilon", "steps")
@@ -66,11 +75,13 @@ rule measure_baselines:
         tasks=STUDY.tasks,
         pixels=SWITCHES["error_pixels"],
         curvature=SWITCHES["curvature"],
+        depth=SWITCHES["depth"],
         samples=STUDY.evaluation.samples or 0,
         code=code_digest("headstrong.analysis.baselines"),
     shell:
         "python scripts/measure_baselines.py --train {input.train} --test {input.test} --tasks {params.tasks}"
-        " --pixels {params.pixels} --curvature {params.curvature} --samples {params.samples} --output {output} > {log} 2>&1"
+        " --pixels {params.pixels} --curvature {params.curvature} --depth {params.depth}"
+        " --samples {params.samples} --output {output} > {log} 2>&1"
 
 
 rule collect_vulnerability:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from headstrong.data.build import code_modules
+from headstrong.data.build import code_modules, picture_modules
 from headstrong.jobs import to_dict
 from headstrong.provenance import code_digest, settings_json, training_code
 from headstrong.study import plan_settings
@@ -18,6 +18,8 @@ RESULTS = f"results/{STUDY.study_id}"
 WORK = f"work/{STUDY.study_id}"
 EVALUATIONS = [f"{RESULTS}/evaluations/{model.id}.h5" for model in PLAN.models]
 SWITCHES = STUDY.protocol.resolved()
+GENERATED = PLAN.generated
+FAMILIES = list(STUDY.generator_families)
 
 
 def one_of(ids):
@@ -29,6 +31,13 @@ wildcard_constraints:
     split="train|test",
     run=one_of(run.id for run in PLAN.runs),
     model=one_of(model.id for model in PLAN.models),
+    pictures=one_of(STUDY.picture_sets),
+    domain=one_of(
+        domain for chosen in STUDY.picture_sets.values() for domain in chosen.domains
+    ),
+    classifier=one_of(classifier.id for classifier in GENERATED.classifiers),
+    generator=one_of(generator.id for generator in GENERATED.generators),
+    family=one_of(FAMILIES),
 
 
 def weights_of(model_id):

@@ -2,14 +2,24 @@
 
 
 DRAWN_TABLES = ["balanced", "transfer", "theory", "marginal", "switches", "curves"]
+SPINE = {
+    "vulnerability": f"{RESULTS}/tables/vulnerability.csv",
+    "surrogates": f"{RESULTS}/tables/surrogates.csv",
+    "plan": f"{RESULTS}/plan.csv",
+}
 
 
 rule draw_figures:
     input:
-        vulnerability=f"{RESULTS}/tables/vulnerability.csv",
-        surrogates=f"{RESULTS}/tables/surrogates.csv",
-        plan=f"{RESULTS}/plan.csv",
-        others=expand(f"{RESULTS}/tables/{{table}}.csv", table=DRAWN_TABLES),
+        spine=list(SPINE.values()) if PLAN.models else [],
+        others=expand(
+            f"{RESULTS}/tables/{{table}}.csv",
+            table=[
+                *(DRAWN_TABLES if PLAN.models else []),
+                *(["generated", "mta_tables"] if FAMILIES else []),
+            ],
+        ),
+        generated=expand(f"{RESULTS}/generated/{{family}}.h5", family=FAMILIES),
     output:
         report(
             directory(f"{RESULTS}/figures"),
@@ -28,11 +38,13 @@ rule draw_figures:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(60),
     params:
+        spine=(
+            [f"--{name} {path}" for name, path in SPINE.items()] if PLAN.models else []
+        ),
         attack=settings_json(SHOWN_ATTACK),
         chains=STUDY.chains,
         look=settings_json(STUDY.figures.model_dump()),
         code=code_digest("headstrong.figures.gallery"),
     shell:
-        "python scripts/draw_figures.py --vulnerability {input.vulnerability} --plan {input.plan}"
-        " --surrogates {input.surrogates} --tables {input.others} --attack {params.attack:q} --chains {params.chains}"
+        "python scripts/draw_figures.py {params.spine} --tables {input.others} --generated {input.generated} --attack {params.attack:q} --chains {params.chains}"
         " --look {params.look:q} --output {output} > {log} 2>&1"

@@ -3,7 +3,7 @@
 
 rule make_report:
     input:
-        plan=f"{RESULTS}/plan.csv",
+        plan=f"{RESULTS}/plan.csv" if PLAN.models else [],
         tables=TABLES,
         figures=f"{RESULTS}/figures",
     output:

@@ -13,10 +13,16 @@ from headstrong import program
 from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import read_plan
 from headstrong.analysis.tables import choose_attack
-from headstrong.figures.gallery import draw_all
+from headstrong.figures.gallery import draw_all, draw_generated
 
 
 def main(arguments):
+    tables = {path.stem: read_table(path) for path in arguments.tables}
+    look = json.loads(arguments.look)
+    if arguments.vulnerability is None:  # a study of generators and nothing else
+        made = (tables["generated"], tables.get("mta_tables"), arguments.generated)
+        draw_generated(*made, arguments.output, look)
+        return
     vulnerability = read_table(arguments.vulnerability)
     draw_all(
         vulnerability,
@@ -25,16 +31,17 @@ def main(arguments):
         arguments.output,
         choice=choose_attack(vulnerability, **json.loads(arguments.attack)),
         chains=arguments.chains,
-        settings=json.loads(arguments.look),
-        **{path.stem: read_table(path) for path in arguments.tables},
+        settings=look,
+        examples=arguments.generated,
+        **tables,
     )
 
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--vulnerability", type=Path, required=True, help="vulnerability.csv")
-    parser.add_argument("--plan", type=Path, required=True, help="plan.csv of the study")
-    parser.add_argument("--surrogates", type=Path, required=True, help="surrogates.csv")
+    parser.add_argument("--vulnerability", type=Path, help="vulnerability.csv; without it, figures of generators only")
+    parser.add_argument("--plan", type=Path, help="plan.csv of the study")
+    parser.add_argument("--surrogates", type=Path, help="surrogates.csv")
     parser.add_argument(
         "--tables",
         type=Path,
@@ -42,6 +49,9 @@ if __name__ == "__main__":
         default=[],
         metavar="CSV",
         help="balanced, transfer, theory, ..., by their names",
+    )
+    parser.add_argument(
+        "--generated", type=Path, nargs="*", default=[], metavar="HDF5", help="evaluations of generators, for pictures"
     )
     parser.add_argument("--attack", required=True, help="family, norm, epsilon and steps of the attack shown: JSON")
     parser.add_argument("--chains", nargs="*", default=[], help="orders in which tasks are attacked, as letters")

@@ -14,7 +14,7 @@ from headstrong.analysis.files import write_table
 
 def main(arguments):
     samples = arguments.samples or None
-    how = {"pixels": arguments.pixels, "samples": samples, "curvature": arguments.curvature}
+    how = {"pixels": arguments.pixels, "samples": samples, "curvature": arguments.curvature, "depth": arguments.depth}
     table = build_table(arguments.train, arguments.test, arguments.tasks, **how)
     write_table(table, arguments.output)
 
@@ -26,6 +26,7 @@ if __name__ == "__main__":
     parser.add_argument("--tasks", required=True, help="letters of the tasks")
     parser.add_argument("--pixels", choices=["valid", "all"], default="valid", help="pixels that count")
     parser.add_argument("--curvature", choices=["decoded", "grey"], default="decoded", help="targets of p")
+    parser.add_argument("--depth", choices=["encoded", "metres"], default="encoded", help="targets of d and D")
     parser.add_argument("--samples", type=int, default=0, help="the first so many test images; 0: all")
     parser.add_argument("--output", type=Path, required=True, help="the CSV to write")
     sys.exit(program.run(main, parser))

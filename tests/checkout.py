@@ -38,6 +38,8 @@ plan:
   three-adversarial: null
   three-corner: null
   sharing: null
+  dmtl: null
+generators: null
 chains: [sd]
 model: {width: 0.0625}
 training: {epochs: 3, batch_size: 8}

@@ -19,7 +19,9 @@ plan:
   single-early: null
   five: null
   weighted: {tasks: sd}
+  dmtl: null
   three-released: {encoders: [resnet18], tasks: sdn, sizes: [3], reference: true, protocol: {preset: released}}
+generators: null
 chains: [sdn]
 model: {width: 0.0625}
 training: {epochs: 1, batch_size: 8}

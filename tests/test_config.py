@@ -114,7 +114,9 @@ def test_the_mistake_is_blamed_on_the_file_that_made_it(tmp_path):
 def test_a_missing_file_and_an_unknown_study_say_so(tmp_path):
     with pytest.raises(ConfigError, match="no such configuration file"):
         load([tmp_path / "absent.yaml"])
-    with pytest.raises(ConfigError, match="attacks, dgba, dgba_taskonomy, full, nyuv2, quick"):
+    with pytest.raises(
+        ConfigError, match="attacks, dgba, dgba_taskonomy, full, mta, mta_nyuv2, mta_office31, mta_small, nyuv2, quick"
+    ):
         study_files(["ful"])
 
 

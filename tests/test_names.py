@@ -8,6 +8,7 @@ from headstrong.attacks.balancers import BALANCERS
 from headstrong.attacks.run import FROM_CLEAN, STEPPERS
 from headstrong.config import Encoder
 from headstrong.models import BRANCHED, ENCODERS
+from headstrong.models.multitask import SEGNETS
 
 
 def test_steppers_and_where_they_start():
@@ -24,4 +25,4 @@ def test_balancers():
 
 
 def test_encoders():
-    assert set(get_args(Encoder)) == {*ENCODERS, *BRANCHED}
+    assert set(get_args(Encoder)) == {*ENCODERS, *BRANCHED, *SEGNETS}

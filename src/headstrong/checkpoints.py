@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstrong.errors import BrokenFileError
-from headstrong.jobs import TrainingJob
-from headstrong.models import MultiTaskModel
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import settings_json
 
@@ -34,19 +32,13 @@ class Progress:
     """How far a run is: `epoch` epochs are done, and `step` steps of the next one.
 
     losses: (steps per epoch, columns) on the computing device, batch-mean losses of this epoch's steps so far, in the
-    columns of `loss_columns`. history: one row per epoch done: epoch, learning rate, mean of each column.
+    run's columns. history: one row per epoch done: epoch, learning rate, mean of each column.
     """
 
     losses: Tensor
     epoch: int = 0
     step: int = 0
     history: list[list[float]] = field(default_factory=list)
-
-
-def loss_columns(job: TrainingJob) -> list[tuple[str, str]]:
-    """(kind, letter) of every loss that a job's steps measure; kind: "loss" on clean batches, "adversarial_loss"."""
-    kinds = ["loss"] * job.clean_steps + ["adversarial_loss"] * (job.adversarial is not None)
-    return [(kind, letter) for kind in kinds for letter in job.tasks]
 
 
 class Termination:
@@ -98,7 +90,7 @@ class RollingCheckpoint:
         self,
         path: Path,
         digest: str,
-        model: MultiTaskModel,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         progress: Progress,
         *,

@@ -12,13 +12,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from headstrong.attackconfig import AdversarialConfig, AttackConfig, Name, PositiveFloat, PositiveInt
+from headstrong.generatorconfig import ClassifierConfig, GeneratorsConfig, PicturesConfig
 from headstrong.protocol import ProtocolConfig, Section, SwitchesConfig
 from headstrong.tasks import TASKS
 
 SIZE_STEP = 32  # the encoders halve the image five times
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Encoder = Literal["resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception", "resnet34", "mobilenet_v2"]
+Encoder = Literal[
+    "resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception", "resnet34", "mobilenet_v2", "segnet", "mtan",
+]  # fmt: skip
 
 # What each data set has labels for. Every source of the spine gives all eleven tasks.
 TASKS_OF_SOURCE = {source: "".join(TASKS) for source in ("rooms", "nyuv2", "taskonomy")}
@@ -153,7 +156,7 @@ class Config(Section):
     study: StudyConfig
     data: DataConfig
     tasks: str = Field(description="Letters of the tasks studied, among s d D n k K e E p r A.")
-    plan: dict[Name, SectionConfig | None] = Field(description="Sections of the plan; null removes one.")
+    plan: dict[Name, SectionConfig | None] | None = Field(description="Sections of the plan; null removes one, or all.")
     lambdas: dict[str, dict[str, PositiveFloat]] = Field(
         description="Weight of the auxiliary task, by main task and auxiliary; `default` by auxiliary alone."
     )
@@ -161,6 +164,15 @@ class Config(Section):
     model: ModelConfig
     training: TrainingConfig
     attacks: dict[Name, AttackConfig | None] = Field(description="Families of attacks; null removes one.")
+    pictures: dict[Name, PicturesConfig | None] | None = Field(
+        {}, description="Labelled pictures, by name; null removes one, or all."
+    )
+    classifiers: dict[Name, ClassifierConfig | None] | None = Field(
+        {}, description="Classifiers of them, by name; null removes one, or all."
+    )
+    generators: dict[Name, GeneratorsConfig | None] | None = Field(
+        {}, description="Families of generated perturbations; null removes one, or all."
+    )
     evaluation: EvaluationConfig
     protocol: ProtocolConfig
     analysis: AnalysisConfig
@@ -174,12 +186,27 @@ class Config(Section):
     @property
     def sections(self) -> dict[str, SectionConfig]:
         """The sections of the plan that are not switched off."""
-        return {name: section for name, section in self.plan.items() if section is not None}
+        return {name: section for name, section in (self.plan or {}).items() if section is not None}
 
     @property
     def attack_families(self) -> dict[str, AttackConfig]:
         """The families of attacks that are not switched off."""
         return {name: attack for name, attack in self.attacks.items() if attack is not None}
+
+    @property
+    def picture_sets(self) -> dict[str, PicturesConfig]:
+        """The sets of pictures that are not switched off."""
+        return {name: pictures for name, pictures in (self.pictures or {}).items() if pictures is not None}
+
+    @property
+    def classifier_families(self) -> dict[str, ClassifierConfig]:
+        """The families of classifiers that are not switched off."""
+        return {name: classifier for name, classifier in (self.classifiers or {}).items() if classifier is not None}
+
+    @property
+    def generator_families(self) -> dict[str, GeneratorsConfig]:
+        """The families of generators that are not switched off."""
+        return {name: family for name, family in (self.generators or {}).items() if family is not None}
 
 
 def check_letters(letters: str, key: str) -> None:

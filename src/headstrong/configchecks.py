@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from headstrong import layouts
 from headstrong.config import TASKS_OF_SOURCE, Config, check_letters
+from headstrong.generatorconfig import GeneratorsConfig
 from headstrong.layouts import BRANCHED
 
+SCALABLE = ("resnet18", "resnet34", "resnet50")  # classifiers of which any width is built
 Problem = tuple[tuple[str, ...], str]
 
 
@@ -18,10 +20,12 @@ def impossible(config: Config) -> list[Problem]:
         *_restarts_without_draws(config),
         *_oversized_sets(config),
         *_attacked_sections(config),
+        *_classifiers(config),
+        *_generators(config),
     ]
     if not found:  # layouts are counted by the number of tasks, which must be possible first
         found = [*_layouts(config)]
-    return found or _analysis_of_nothing(config)
+    return found or (_analysis_of_nothing(config) if config.sections else [])
 
 
 def _letters_without_labels(config: Config) -> Iterator[Problem]:
@@ -64,9 +68,66 @@ def _restarts_without_draws(config: Config) -> Iterator[Problem]:
 
 def _attacked_sections(config: Config) -> Iterator[Problem]:
     for name, attack in config.attack_families.items():
-        unknown = [section for section in attack.sections or [] if section not in config.plan]
-        if unknown:
+        unknown = [section for section in attack.sections or [] if section not in (config.plan or {})]
+        if unknown and config.plan is not None:  # a study without dense models attacks none
             yield ("attacks", name, "sections"), f"{unknown[0]!r} is no section of plan: {', '.join(config.plan)}"
+
+
+def _classifiers(config: Config) -> Iterator[Problem]:
+    for name, family in config.classifier_families.items():
+        path = ("classifiers", name)
+        pictures = config.picture_sets.get(family.pictures)
+        if pictures is None:
+            yield (*path, "pictures"), f"{family.pictures!r} is not among pictures: {_names(config.picture_sets)}"
+            continue
+        unknown = [label for label in family.labels if label not in pictures.labels]
+        if unknown:
+            message = f"{pictures.source} has no label {unknown[0]!r}; it has {', '.join(pictures.labels)}"
+            yield (*path, "labels"), message
+        if len(set(family.labels)) < len(family.labels):
+            yield (*path, "labels"), f"{family.labels}: each at most once"
+        if family.width != 1 and family.backbone not in SCALABLE:
+            yield (*path, "width"), f"{family.width:g}: of {' and '.join(SCALABLE)} only; others have width 1"
+
+
+def _generators(config: Config) -> Iterator[Problem]:
+    for name, family in config.generator_families.items():
+        path = ("generators", name)
+        if family.classifiers is not None:
+            yield from _attacked_classifiers(config, path, family)
+        for section in [family.section, *family.transfer] if family.section else []:
+            if section not in config.sections:
+                key = "section" if section == family.section else "transfer"
+                yield (*path, key), f"{section!r} is no section of plan: {_names(config.sections)}"
+        for key in ("methods", "modes", "goals", "norm", "epsilon", "transfer"):
+            values = getattr(family, key)
+            if len(set(values)) < len(values):
+                yield (*path, key), f"{values}: each at most once"
+
+
+def _attacked_classifiers(config: Config, path: tuple[str, ...], family: GeneratorsConfig) -> Iterator[Problem]:
+    known = config.classifier_families
+    first = family.classifiers or ""
+    for chosen in (first, *family.transfer):
+        if chosen not in known:
+            key = "classifiers" if chosen == family.classifiers else "transfer"
+            yield (*path, key), f"{chosen!r} is not among classifiers: {_names(known)}"
+            return
+    own = known[first]
+    if any(known[other].pictures != own.pictures for other in family.transfer):
+        yield (*path, "transfer"), f"{', '.join(family.transfer)}: must be classifiers of the same pictures"
+    if any((family.label or own.labels[0]) not in known[other].labels for other in (first, *family.transfer)):
+        yield (*path, "label"), f"{family.label or own.labels[0]!r}: not all victims tell it"
+    pictures = config.picture_sets.get(own.pictures)
+    if pictures and isinstance(family.target, list) and len(family.target) != len(pictures.domains):
+        yield (
+            (*path, "target"),
+            f"{len(family.target)} classes for {len(pictures.domains)} domains; give one, or one each",
+        )
+
+
+def _names(known: Iterable[str]) -> str:
+    return ", ".join(known) or "none"
 
 
 def _layouts(config: Config) -> Iterator[Problem]:

@@ -150,8 +150,9 @@ def _known_keys(path: tuple[str, ...]) -> str:
 
 
 def _values_of(mapping: Any) -> Any:
-    """The type of the values of dict[str, ...]."""
-    return get_args(mapping)[-1] if get_origin(mapping) is dict else None
+    """The type of the values of dict[str, ...], or of that or null."""
+    found = next((part for part in (mapping, *get_args(mapping)) if get_origin(part) is dict), None)
+    return None if found is None else get_args(found)[-1]
 
 
 def _is_section(annotation: Any) -> bool:

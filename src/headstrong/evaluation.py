@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -73,7 +73,7 @@ def evaluate(
     _check_job(job)
     with reproducible(device, threads):
         model = load_model(weights, device)
-        batches = Batches(data, job.tasks, device, limit=job.samples, curvature=job.curvature)
+        batches = Batches(data, job.tasks, device, limit=job.samples, curvature=job.curvature, depth=job.depth)
         with contextlib.closing(batches), SplitFile(data) as split:
             _check_match(job, model, batches, weights, data)
             bench = _Bench.build(job, model, batches, _class_weights(job, weights, device))
@@ -199,8 +199,8 @@ class _Bench:
         return {letter: output.float() for letter, output in found.items()}
 
     def _losses(self, outputs: dict[str, Tensor], batch: Batch, tasks: str) -> Tensor:
-        pixels: Any = self.job.loss_pixels
-        return per_sample_losses(outputs, batch, tasks, pixels=pixels, class_weights=self.class_weights)
+        how: Any = {"pixels": self.job.loss_pixels, "normals": self.job.normals}
+        return per_sample_losses(outputs, batch, tasks, class_weights=self.class_weights, **how)
 
     def _losses_at(self, images: Tensor, batch: Batch, tasks: str, precision: str) -> Tensor:
         return self._losses(self._outputs(images, tasks, precision), batch, tasks)
@@ -226,7 +226,7 @@ class _Bench:
             losses=_numpy(self._losses(outputs, batch, job.tasks)),
             errors=_numpy(errors),
             confusion=None if confusion is None else confusion.cpu().numpy().astype(np.uint32),
-            measures=_measures(outputs, batch, job.tasks, pixels) if measures else {},
+            measures=_measures(outputs, batch, job) if measures else {},
             linf=_numpy(change.abs().amax(dim=1)),
             l2=_numpy(change.norm(dim=1)),
         )
@@ -244,12 +244,13 @@ class _Bench:
         return measured
 
 
-def _measures(
-    outputs: dict[str, Tensor], batch: Batch, tasks: str, pixels: Literal["all", "valid"]
-) -> dict[str, NDArray[np.float32]]:
+def _measures(outputs: dict[str, Tensor], batch: Batch, job: EvaluationJob) -> dict[str, NDArray[np.float32]]:
+    pixels: Any = job.error_pixels
     found = {
         f"{letter}/measures/{name}": values
-        for letter, values_by_name in per_sample_measures(outputs, batch, tasks, pixels=pixels).items()
+        for letter, values_by_name in per_sample_measures(
+            outputs, batch, job.tasks, pixels=pixels, depth=job.depth
+        ).items()
         for name, values in values_by_name.items()
     }
     # One transfer from the device, not one for each.

@@ -1,4 +1,4 @@
-"""What one training job and one evaluation job need to know.
+"""What each kind of job needs to know.
 
 A job holds *only* what can change the numbers of its stage: it is what Snakemake compares to decide what runs again.
 """
@@ -34,6 +34,8 @@ class TrainingJob:
     output_start: str  # "random": the published initialisation | "mean": the network starts as the constant predictor
     seed: int
     curvature: str = "decoded"  # targets of p: "decoded" | "grey", as the released loader reads them
+    depth: str = "encoded"  # targets of d and D: "encoded" | "metres"
+    normals: str = "l1"  # loss of n: "l1" | "cosine"
     layout: int | None = None  # how a branched network shares its blocks; None: one shared encoder
     adversarial: AttackJob | None = None  # made anew in every step, on the network as it is then; None: clean training
     clean_steps: bool = True  # adversarial training: a step on the clean batch before the one on the adversarial batch
@@ -75,11 +77,96 @@ class EvaluationJob:
     precision: str
     seed: int
     curvature: str = "decoded"
+    depth: str = "encoded"
+    normals: str = "l1"
     baseline: str = "clean"  # what an attack's errors are compared with: the "clean" image | the attack's "start"
     gradients: bool = False  # also store the inner products of the tasks' gradients on clean images
 
 
-def to_dict(job: TrainingJob | EvaluationJob) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ClassifierJob:
+    """Everything that can change the weights of one classifier, beside its pictures and the code."""
+
+    id: str
+    backbone: str
+    width: float
+    labels: tuple[str, ...]  # one head each
+    pretrained: str | None  # file of weights to start from, in weights/ beside the real data
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    decay: float
+    augment: bool  # random flips and shifts
+    precision: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class GeneratorJob:
+    """Everything that can change the weights of one set of generators, beside victims, data and code.
+
+    A task is what one perturbation attacks: a domain's classifier, or one output of a dense model, named by its letter.
+    """
+
+    id: str
+    family: str  # the key in config.yaml
+    kind: str  # "classes" | "dense"
+    method: str  # "gap": a generator per task | "mta": one encoder for all, a decoder per task
+    mode: str  # "universal" | "instance"
+    goal: str  # "untargeted" | "targeted"
+    norm: str
+    epsilon: float  # on the 0-255 scale
+    tasks: tuple[str, ...]
+    label: str  # classes: the label attacked; dense: ""
+    targets: tuple[str, ...]  # targeted: a class per task
+    filters: int
+    blocks: int
+    normalization: str  # "batch" | "instance"
+    activation: str  # "relu" | "selu"
+    dropout: float
+    scaling: str  # "whole": by the norm of a perturbation | "channel": by that of each channel
+    log_mean: str  # mean over a batch "outside" | "inside" the logarithm
+    untargeted_loss: str  # "truth" | "least_likely"
+    weights: str  # of the tasks: "uniform" | "learned"
+    epochs: int
+    batch_size: int  # per task
+    learning_rate: float
+    beta1: float
+    milestones: tuple[int, ...]
+    decay: float
+    precision: str
+    samples: int | None  # the first so many training images; None: all
+    shared_input: bool  # all tasks see the same images
+    seed: int
+
+
+@dataclass(frozen=True)
+class GeneratedJob:
+    """Everything that can change the evaluation of one family of generators, beside weights, data and code."""
+
+    family: str
+    kind: str
+    tasks: tuple[str, ...]
+    label: str
+    victims: str  # name of the victims trained against
+    transfer: tuple[str, ...]  # names of other victims that the perturbations are tried on
+    generators: tuple[GeneratorJob, ...]
+    samples: int | None
+    batch_size: int
+    examples: int  # pictures kept for the figures
+    error_pixels: str
+    miou: str
+    seed: int
+
+
+Job = TrainingJob | EvaluationJob | ClassifierJob | GeneratorJob | GeneratedJob
+
+
+def to_dict(job: Job) -> dict[str, Any]:
     """The job as plain lists and dictionaries, ready for JSON."""
     return asdict(job)
 
@@ -94,3 +181,20 @@ def training_job_from_dict(fields: dict[str, Any]) -> TrainingJob:
 def evaluation_job_from_dict(fields: dict[str, Any]) -> EvaluationJob:
     """The inverse of `to_dict` for an evaluation job."""
     return EvaluationJob(**{**fields, "attacks": tuple(AttackJob(**attack) for attack in fields["attacks"])})
+
+
+def classifier_job_from_dict(fields: dict[str, Any]) -> ClassifierJob:
+    """The inverse of `to_dict` for the training of a classifier."""
+    return ClassifierJob(**{**fields, **{key: tuple(fields[key]) for key in ("labels", "milestones")}})
+
+
+def generator_job_from_dict(fields: dict[str, Any]) -> GeneratorJob:
+    """The inverse of `to_dict` for the training of generators."""
+    return GeneratorJob(**{**fields, **{key: tuple(fields[key]) for key in ("tasks", "targets", "milestones")}})
+
+
+def generated_job_from_dict(fields: dict[str, Any]) -> GeneratedJob:
+    """The inverse of `to_dict` for the evaluation of a family of generators."""
+    lists = {key: tuple(fields[key]) for key in ("tasks", "transfer")}
+    generators = tuple(generator_job_from_dict(job) for job in fields["generators"])
+    return GeneratedJob(**{**fields, **lists, "generators": generators})

@@ -1,6 +1,7 @@
 """Losses per sample and per task: cross entropy for segmentation, L1 for the other ten, both masked.
 
 Source: the released training code of Ghamizi et al. (2022). Its loss is the batch mean of what `pixels="all"` gives.
+The cosine loss of normals is that of MTAN (Liu et al. 2019, arXiv 1803.10704) and its released code.
 Only operations with deterministic kernels on every device are used.
 """
 
@@ -15,20 +16,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headstrong.data.batches import Batch
+from headstrong.errors import ConfigError
 
 Pixels = Literal["all", "valid"]
+NORMALS = ("l1", "cosine")
+SHORTEST = 1e-24  # product of two squared lengths below which a vector has no direction
 REBALANCING = 0.5  # l of `prior_class_weights`: half the class frequencies, half uniform
 
 
 def per_sample_losses(
-    outputs: dict[str, Tensor], batch: Batch, tasks: str, *, pixels: Pixels, class_weights: Tensor | None
+    outputs: dict[str, Tensor],
+    batch: Batch,
+    tasks: str,
+    *,
+    pixels: Pixels,
+    class_weights: Tensor | None,
+    normals: str = "l1",
 ) -> Tensor:
     """Losses float32 (B, T), differentiable, columns in the order of `tasks`.
 
     outputs: (B, C, H, W) by letter. A masked pixel adds nothing. "all" divides by all H W pixels (as released),
     "valid" by those the mask lets through, and gives 0 where there is none. class_weights: (classes,) on the outputs'
-    device, factors on the cross entropy of each true class; None: ones.
+    device, factors on the cross entropy of each true class; None: ones. normals: "l1", or "cosine" for one minus the
+    cosine of the angle to the truth, 0 to 2. Raises ConfigError for other `normals`.
     """
+    if normals not in NORMALS:
+        raise ConfigError(f"normals '{normals}' is unknown; choose {' or '.join(NORMALS)}")
     columns = []
     for letter in tasks:
         output, target, mask = outputs[letter].float(), batch.targets[letter], batch.masks[letter]
@@ -36,6 +49,9 @@ def per_sample_losses(
             maps = cross_entropy(output, target)
             if class_weights is not None:
                 maps = maps * class_weights[target]
+        elif letter == "n" and normals == "cosine":
+            # Rounding takes a cosine past 1, and what divides by a loss or takes its logarithm needs it at least 0.
+            maps = (1 - cosine(output, target)).clamp(min=0)
         else:
             maps = (output - target).abs().mean(dim=1)
         columns.append(masked_mean(maps, mask[:, 0], pixels))
@@ -47,6 +63,18 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     # As one long list of pixels: torch's loss over images has no deterministic kernel on CUDA, and is slower here.
     pixels = logits.movedim(1, -1).reshape(-1, logits.shape[1])
     return F.cross_entropy(pixels, labels.flatten(), reduction="none").view(labels.shape)
+
+
+def cosine(predicted: Tensor, true: Tensor) -> Tensor:
+    """Cosines (B, H, W) of the angles between vectors (B, C, H, W) of any length.
+
+    0, with a gradient of 0, where one of two has length 0; NaN where one has a NaN.
+    """
+    products = (predicted * true).sum(dim=1)
+    squares = (predicted * predicted).sum(dim=1) * (true * true).sum(dim=1)
+    # A square root has no gradient at 0: such pixels are taken out before it, and give 0.
+    nowhere = squares <= SHORTEST
+    return torch.where(nowhere, 0, products / torch.where(nowhere, 1, squares).sqrt())
 
 
 def masked_mean(maps: Tensor, mask: Tensor, pixels: Pixels) -> Tensor:

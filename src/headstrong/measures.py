@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from headstrong.data import batches
 from headstrong.data.batches import Batch
-from headstrong.tasks import DEPTH_UNITS_PER_METRE
 
 Measures = dict[str, Tensor]
 
@@ -27,12 +27,13 @@ NEAREST, FARTHEST = 0.0, 1.0  # encoded; 0 and 128 metres
 
 @torch.no_grad()
 def per_sample_measures(
-    outputs: dict[str, Tensor], batch: Batch, tasks: str, *, pixels: Literal["all", "valid"]
+    outputs: dict[str, Tensor], batch: Batch, tasks: str, *, pixels: Literal["all", "valid"], depth: str = "encoded"
 ) -> dict[str, Measures]:
     """Measures float32 (B,) by letter and name; an empty dictionary for `s`.
 
-    outputs: (B, C, H, W) by letter, encoded as the targets are. pixels: "valid" leaves masked pixels out, "all" counts
-    them, as in `per_sample_errors`. NaN where no pixel of a sample counts.
+    outputs: (B, C, H, W) by letter, in the units of the targets. pixels: "valid" leaves masked pixels out, "all" counts
+    them, as in `per_sample_errors`. depth: whether outputs and targets of d and D are "encoded" or in "metres", in
+    which a prediction below 0 counts as it is. NaN where no pixel of a sample counts.
 
     n: angle_mean, angle_median (degrees), within_11.25, within_22.5, within_30 (shares). d and D: absolute (metres),
     relative, within_1.25, within_1.25^2, within_1.25^3 (shares). Others: absolute, in encoded units.
@@ -47,7 +48,8 @@ def per_sample_measures(
         if letter == "n":
             found[letter] = normal_measures(angles(output, target), counted)
         elif letter in "dD":
-            found[letter] = depth_measures(metres(output)[:, 0], metres(target)[:, 0], counted)
+            predicted, true = (output, target) if depth == "metres" else (metres(output), metres(target))
+            found[letter] = depth_measures(predicted[:, 0], true[:, 0], counted)
         else:
             found[letter] = {"absolute": _mean((output - target).abs().mean(dim=1), counted)}
     return found
@@ -80,8 +82,7 @@ def metres(encoded: Tensor) -> Tensor:
 
     A network may leave the range of the encoding: below 0 counts as 0 metres, above 1 as 128 metres.
     """
-    raw = torch.expm1(encoded.clamp(NEAREST, FARTHEST) * math.log(65536.0))
-    return raw / DEPTH_UNITS_PER_METRE
+    return batches.metres(encoded.clamp(NEAREST, FARTHEST))
 
 
 def depth_measures(predicted: Tensor, true: Tensor, counted: Tensor) -> Measures:

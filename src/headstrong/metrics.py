@@ -1,6 +1,7 @@
 """Errors per sample and per task: what tables and vulnerabilities are made of.
 
-Segmentation: 100 - mIoU in percent. Other tasks: mean squared error, in units of the encoded target squared.
+Segmentation: 100 - mIoU in percent. Other tasks: mean squared error, in the target's units squared: those of its
+encoding, or square metres where depths are in metres.
 """
 
 from __future__ import annotations

@@ -52,6 +52,21 @@ class SwitchesConfig(Section):
     curvature: Literal["decoded", "grey"] | None = Field(
         None, description="Targets of p: the two curvatures, or the nearly constant grey of the released loader."
     )
+    depth: Literal["encoded", "metres"] | None = Field(
+        None, description="Targets of d and D: the published encoding, or metres (MTAN)."
+    )
+    normals: Literal["l1", "cosine"] | None = Field(
+        None, description="Loss of n: the absolute difference, or one minus the cosine of the angle (MTAN)."
+    )
+    log_mean: Literal["outside", "inside"] | None = Field(
+        None, description="Generators: a batch's mean is outside (MTA) or inside (GAP's code) the logarithm."
+    )
+    untargeted_loss: Literal["truth", "least_likely"] | None = Field(
+        None, description="Generators of classes: away from the truth (MTA), or to the least likely class (GAP's code)."
+    )
+    perturbation_scale: Literal["whole", "channel"] | None = Field(
+        None, description="Generators: scaled by the norm of all of a perturbation (MTA), or by channel (GAP's code)."
+    )
 
     def over(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Every switch with its value: those given here, else the preset given here, else those of `base`."""
@@ -89,6 +104,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "class_weights": "uniform",
         "output_start": "random",
         "curvature": "decoded",
+        "depth": "encoded",
+        "normals": "l1",
+        "log_mean": "outside",
+        "untargeted_loss": "truth",
+        "perturbation_scale": "whole",
     },
     "released": {
         "start": "corner",
@@ -105,6 +125,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "class_weights": "prior",
         "output_start": "random",
         "curvature": "grey",
+        "depth": "encoded",
+        "normals": "l1",
+        "log_mean": "inside",
+        "untargeted_loss": "least_likely",
+        "perturbation_scale": "channel",
     },
     "corrected": {
         "start": "uniform",
@@ -121,5 +146,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "class_weights": "uniform",
         "output_start": "mean",
         "curvature": "decoded",
+        "depth": "encoded",
+        "normals": "l1",
+        "log_mean": "outside",
+        "untargeted_loss": "truth",
+        "perturbation_scale": "whole",
     },
 }

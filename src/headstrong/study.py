@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstrong.attackplan import adversarial_attack, adversarial_text, attacks_of
 from headstrong.errors import ConfigError
+from headstrong.generatorplan import GeneratorPlan
 from headstrong.jobs import EvaluationJob, TrainingJob
 from headstrong.layouts import BRANCHED
 from headstrong.seeds import derive_seed
@@ -93,6 +94,16 @@ class Plan:
         """Epochs at which those runs keep their weights as well: the same for all, as a rule's outputs are."""
         return tuple(sorted({model.epochs for model in self.models if model.early}))
 
+    @cached_property
+    def generated(self) -> GeneratorPlan:
+        """The classifiers and generators of the study."""
+        of_section: dict[str, list[tuple[str, str]]] = {}
+        for model in self.models:
+            of_section.setdefault(model.section, []).append((model.id, model.tasks))
+        return GeneratorPlan(
+            self.config, {name: found[0] if len(found) == 1 else None for name, found in of_section.items()}
+        )
+
     def count(self) -> str:
         """The plan in one line, e.g. '935 multi-task, 67 reference, 936 runs'.
 
@@ -143,6 +154,8 @@ class Plan:
             output_start=protocol["output_start"],
             seed=model.seed,
             curvature=protocol["curvature"],
+            depth=protocol["depth"],
+            normals=protocol["normals"],
             layout=model.layout,
             adversarial=None if adversarial is None else adversarial_attack(adversarial, model.tasks, protocol),
             clean_steps=adversarial is None or adversarial.clean_steps,
@@ -165,6 +178,8 @@ class Plan:
             precision="float32",
             seed=derive_seed(self.config.study.seed, "attacks"),
             curvature=protocol["curvature"],
+            depth=protocol["depth"],
+            normals=protocol["normals"],
             baseline=protocol["baseline"],
             gradients=evaluation.gradients,
         )

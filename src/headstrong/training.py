@@ -24,9 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +31,22 @@ import torch
 from torch import Tensor
 
 from headstrong.adversarial import adversarial_batch
-from headstrong.checkpoints import Progress, RollingCheckpoint, configuration_digest, loss_columns
+from headstrong.checkpoints import configuration_digest
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.cache import SplitFile, class_frequencies
 from headstrong.data.curvature import read_as_grey
 from headstrong.data.statistics import target_mean
-from headstrong.errors import BrokenFileError, DivergedError
+from headstrong.errors import BrokenFileError
 from headstrong.jobs import TrainingJob, to_dict
+from headstrong.loop import Run, rate_at, train_run
 from headstrong.losses import prior_class_weights
 from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
 from headstrong.provenance import training_code, write_atomically
 from headstrong.runtime import reproducible
 from headstrong.seeds import derive_seed
 from headstrong.tasks import TASKS
-from headstrong.training_checks import check_batch_norm, check_job, check_losses, check_weights
+from headstrong.training_checks import check_batch_norm, check_job, check_weights
 from headstrong.training_losses import training_losses
-
-CHECK_EVERY = 20  # steps between two looks at the losses: each look makes a GPU wait
-log = logging.getLogger(__name__)
 
 
 def train(
@@ -92,10 +87,10 @@ def _train(
     history: Path,
     work: Path,
     device: str,
-    checkpoint_minutes: float,
+    minutes: float,
     code: str | None,
 ) -> None:
-    batches = Batches(data, job.tasks, device, curvature=job.curvature)
+    batches = Batches(data, job.tasks, device, curvature=job.curvature, depth=job.depth)
     if batches.count == 0:
         raise BrokenFileError(f"{data}: holds no samples to train on; make it again with at least one")
     model = model_for(job, len(batches.classes))
@@ -106,7 +101,6 @@ def _train(
     optimizer = optimizer_for(job, model)
     class_weights = class_weights_for(job, data, device)
     steps = max(1, batches.count // job.batch_size)  # the last, incomplete batch is dropped, as released
-    progress = Progress(losses=torch.zeros(steps, len(loss_columns(job)), device=device))
     code = code or training_code(job.adversarial is not None)
     digest = configuration_digest(
         job=to_dict(job),
@@ -117,60 +111,38 @@ def _train(
         torch=torch.__version__,
     )
     kept = {epoch: work / f"epoch-{epoch}.safetensors" for epoch in snapshots}
-    rolling = RollingCheckpoint(
-        work / "last.ckpt", digest, model, optimizer, progress, minutes=checkpoint_minutes, kept=kept
+    orders = EpochOrders(job, batches.count)
+
+    def step(epoch: int, number: int) -> Tensor:
+        rows = orders.of(epoch)[number * job.batch_size :][: job.batch_size]
+        return _iteration(job, model, optimizer, batches.get(rows), class_weights, epoch)
+
+    def finish(table: str) -> None:
+        check_weights(job, model, job.epochs)
+        for epoch, path in snapshots.items():
+            write_atomically(path, kept[epoch].read_bytes())
+        write_atomically(history, table)
+        _save(weights, job, model, job.epochs, class_weights, code)
+
+    run = Run(
+        f"model {job.id}",
+        job.epochs,
+        steps,
+        min(job.batch_size, batches.count),
+        tuple(loss_columns(job)),
+        lambda epoch: learning_rate(job, epoch),
     )
-    if rolling.restore():
-        log.info("%s: goes on after %d epochs and %d of %d steps", job.id, progress.epoch, progress.step, steps)
-    try:
-        with rolling:
-            with contextlib.closing(batches), _Reporter(job, progress) as reporter:
-                while progress.epoch < job.epochs:
-                    _train_epoch(job, model, optimizer, batches, class_weights, progress, rolling, reporter)
-                    if progress.epoch in kept:
-                        _save(kept[progress.epoch], job, model, progress.epoch, class_weights, code)
-            check_weights(job, model, job.epochs)
-            for epoch, path in snapshots.items():
-                write_atomically(path, kept[epoch].read_bytes())
-            write_atomically(history, _history_csv(job, progress))
-            _save(weights, job, model, job.epochs, class_weights, code)
-    except DivergedError:
-        rolling.remove()
-        raise
-    rolling.remove()
+    with contextlib.closing(batches):
+        train_run(
+            run, model, optimizer, step, finish, work=work, digest=digest, device=device, minutes=minutes,
+            kept=kept, keep=lambda path, epoch: _save(path, job, model, epoch, class_weights, code),
+        )  # fmt: skip
 
 
-def _train_epoch(
-    job: TrainingJob,
-    model: MultiTaskModel,
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
-    class_weights: Tensor | None,
-    progress: Progress,
-    rolling: RollingCheckpoint,
-    reporter: _Reporter,
-) -> None:
-    """The rest of the epoch that `progress` is in."""
-    rate = learning_rate(job, progress.epoch)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    order = epoch_order(job, progress.epoch, batches.count)
-    steps = len(progress.losses)
-    while progress.step < steps:
-        rows = order[progress.step * job.batch_size :][: job.batch_size]
-        batch = batches.get(rows)
-        progress.losses[progress.step] = _iteration(job, model, optimizer, batch, class_weights, progress.epoch)
-        progress.step += 1
-        reporter.step_done(len(rows))
-        due = rolling.due()
-        if due or progress.step == steps or progress.step % CHECK_EVERY == 0:
-            check_losses(job, progress, rate)
-        if due:
-            rolling.save()
-    means = progress.losses.double().mean(dim=0).tolist()
-    progress.history.append([progress.epoch + 1, rate, *means])
-    progress.epoch, progress.step = progress.epoch + 1, 0
-    reporter.epoch_done(progress.epoch, means)
+def loss_columns(job: TrainingJob) -> list[tuple[str, str]]:
+    """(kind, letter) of every loss that a job's steps measure; kind: "loss" on clean batches, "adversarial_loss"."""
+    kinds = ["loss"] * job.clean_steps + ["adversarial_loss"] * (job.adversarial is not None)
+    return [(kind, letter) for kind in kinds for letter in job.tasks]
 
 
 def _iteration(
@@ -216,7 +188,7 @@ def class_weights_for(job: TrainingJob, data: Path, device: str) -> Tensor | Non
 def _target_means(job: TrainingJob, data: Path) -> dict[str, list[float]]:
     with SplitFile(data) as split:
         letters = [letter for letter in job.tasks if TASKS[letter].channels is not None]
-        means = {letter: target_mean(split, letter, job.loss_pixels).tolist() for letter in letters}
+        means = {letter: target_mean(split, letter, job.loss_pixels, job.depth).tolist() for letter in letters}
     if "p" in means and job.curvature == "grey":
         means["p"] = list(read_as_grey(*means["p"]))  # an affine reading: the mean of what it makes of the targets
     return means
@@ -224,7 +196,7 @@ def _target_means(job: TrainingJob, data: Path) -> dict[str, list[float]]:
 
 def learning_rate(job: TrainingJob, epoch: int) -> float:
     """Learning rate while the epoch after `epoch` done epochs runs."""
-    return job.learning_rate * job.decay ** sum(milestone <= epoch for milestone in job.milestones)
+    return rate_at(epoch, job.learning_rate, job.milestones, job.decay)
 
 
 def epoch_order(job: TrainingJob, epoch: int, count: int) -> Tensor:
@@ -233,6 +205,20 @@ def epoch_order(job: TrainingJob, epoch: int, count: int) -> Tensor:
         return torch.arange(count)
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "order", epoch))
     return torch.randperm(count, generator=generator)
+
+
+class EpochOrders:
+    """The order of the epoch that a run is in, made once per epoch."""
+
+    def __init__(self, job: TrainingJob, count: int) -> None:
+        self._job, self._count = job, count
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def of(self, epoch: int) -> Tensor:
+        """Rows 0..count-1 in the order of this epoch."""
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(self._job, epoch, self._count)
+        return self._order
 
 
 def train_step(
@@ -265,47 +251,3 @@ def _save(
     # Evaluation takes the loss with the class weights of training; it does not see the training split.
     weights = json.dumps(None if class_weights is None else class_weights.tolist())
     save_model(path, model, to_dict(job), {"epoch": str(epoch), "code": code, "class_weights": weights})
-
-
-def _history_csv(job: TrainingJob, progress: Progress) -> str:
-    lines = [",".join(["epoch", "learning_rate", *(f"{kind}_{letter}" for kind, letter in loss_columns(job))])]
-    for epoch, *numbers in progress.history:
-        lines.append(",".join([f"{epoch:.0f}", *(f"{number:.9g}" for number in numbers)]))
-    return "\n".join(lines) + "\n"
-
-
-class _Reporter:
-    """Tells how far a run is: a bar on a terminal, else one plain line per epoch in the log."""
-
-    def __init__(self, job: TrainingJob, progress: Progress) -> None:
-        self._job, steps = job, len(progress.losses)
-        self._bar = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            done = progress.epoch * steps + progress.step
-            self._bar = tqdm(total=job.epochs * steps, initial=done, desc=job.id, unit="step", dynamic_ncols=True)
-        self._images, self._since = 0, time.monotonic()
-
-    def __enter__(self) -> _Reporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def step_done(self, images: int) -> None:
-        self._images += images
-        if self._bar is not None:
-            self._bar.update()
-
-    def epoch_done(self, epoch: int, means: list[float]) -> None:
-        speed = self._images / (time.monotonic() - self._since)
-        self._images, self._since = 0, time.monotonic()
-        titles = (f"{kind} {letter}".replace("_", " ") for kind, letter in loss_columns(self._job))
-        losses = ", ".join(f"{title} {mean:.4g}" for title, mean in zip(titles, means, strict=True))
-        text = f"epoch {epoch} of {self._job.epochs}: {losses}, {speed:.0f} images/s"
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
-        else:
-            log.info("%s: %s", self._job.id, text)

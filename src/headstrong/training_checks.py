@@ -7,11 +7,12 @@ from collections.abc import Iterable
 import torch
 
 from headstrong.adversarial import check_adversarial
-from headstrong.checkpoints import Progress, loss_columns
 from headstrong.data.batches import Batches
 from headstrong.data.curvature import CURVATURES
+from headstrong.data.depth import DEPTHS
 from headstrong.errors import ConfigError, DivergedError
 from headstrong.jobs import TrainingJob
+from headstrong.losses import NORMALS
 from headstrong.models import MultiTaskModel
 
 
@@ -23,6 +24,8 @@ def check_job(job: TrainingJob, snapshots: Iterable[int]) -> None:
         "loss_pixels": ("all", "valid"),
         "class_weights": ("uniform", "prior"),
         "curvature": CURVATURES,
+        "depth": DEPTHS,
+        "normals": NORMALS,
     }
     for key, choices in expected.items():
         if getattr(job, key) not in choices:
@@ -47,19 +50,6 @@ def check_batch_norm(job: TrainingJob, model: MultiTaskModel, batches: Batches) 
         raise ConfigError(
             f"model {job.id}: one image of {batches.size[0]}x{batches.size[1]} per batch leaves batch norm nothing to "
             f"average; raise batch_size, or use larger images"
-        )
-
-
-def check_losses(job: TrainingJob, progress: Progress, rate: float) -> None:
-    """DivergedError that names task, epoch and step of the first loss of this epoch that is not finite."""
-    losses = progress.losses[: progress.step].cpu()
-    broken = torch.nonzero(~torch.isfinite(losses))
-    if len(broken):
-        step, column = broken[0].tolist()
-        kind, letter = loss_columns(job)[column]
-        raise DivergedError(
-            f"model {job.id}: the {kind.replace('_', ' ')} of task {letter} became {losses[step, column]} in epoch "
-            f"{progress.epoch + 1}, step {step + 1}; lower its learning rate ({rate:g})"
         )
 
 

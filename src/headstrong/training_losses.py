@@ -19,4 +19,4 @@ def training_losses(
     with autocast(job.precision, batch.images.device):
         outputs = model(batch.images, wanted)
     pixels: Pixels = "all" if job.loss_pixels == "all" else "valid"
-    return per_sample_losses(outputs, batch, wanted, pixels=pixels, class_weights=class_weights)
+    return per_sample_losses(outputs, batch, wanted, pixels=pixels, class_weights=class_weights, normals=job.normals)

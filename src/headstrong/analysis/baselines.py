@@ -13,7 +13,7 @@ from headstrong.analysis import stats
 from headstrong.confusion import miou_from_confusion
 from headstrong.data.cache import SplitFile
 from headstrong.data.curvature import read_as_grey
-from headstrong.data.statistics import batches, counted, target_mean
+from headstrong.data.statistics import batches, counted, read_target, target_mean
 from headstrong.errors import ConfigError
 from headstrong.tasks import in_order
 
@@ -35,6 +35,7 @@ def build_table(
     pixels: str = "valid",
     samples: int | None = None,
     curvature: str = "decoded",
+    depth: str = "encoded",
 ) -> pd.DataFrame:
     """Errors on the test split of constant predictions taken from the training split. Columns COLUMNS.
 
@@ -43,7 +44,8 @@ def build_table(
     Segmentation: the most frequent class of the training split; error is 100 - mIoU in percent, for both conventions
     ("labelled": most frequent labelled class; "all": unlabelled pixels are class 0), per sample and from the summed
     confusion matrix. samples: the first so many test images; None: all. curvature: "decoded", or "grey" for the targets
-    of p as the released loader reads them. n is the number of samples that counted.
+    of p as the released loader reads them. depth: whether d and D are "encoded" or in "metres".
+    n is the number of samples that counted.
     Raises MissingDataError or BrokenFileError for a split that is absent or broken.
     """
     if pixels not in ("valid", "all"):
@@ -56,21 +58,22 @@ def build_table(
                 rows += _majority_rows(learnt, seen, count)
             else:
                 grey = letter == "p" and curvature == "grey"
-                errors = _errors_of(seen, letter, target_mean(learnt, letter, pixels), pixels, count, grey)
+                constant = target_mean(learnt, letter, pixels, depth)
+                errors = _errors_of(seen, letter, constant, pixels, count, grey, depth)
                 known = errors[~np.isnan(errors)]
                 rows.append((letter, MEAN, stats.mean(known).value, known.size))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _errors_of(
-    split: SplitFile, letter: str, constant: NDArray[np.float64], pixels: str, count: int, grey: bool
+    split: SplitFile, letter: str, constant: NDArray[np.float64], pixels: str, count: int, grey: bool, depth: str
 ) -> NDArray[np.float64]:
     """Mean squared error (count,) of one constant per channel; NaN where no pixel counts."""
     found = []
     constant = np.array(read_as_grey(*constant)) if grey else constant
     for indices in batches(count):
         mask = counted(split, letter, indices, pixels)
-        target = split.read_target(letter, indices).astype(np.float64)
+        target = read_target(split, letter, indices, depth)
         if grey:
             target = np.stack(read_as_grey(target[:, 0], target[:, 1]), axis=1)
         squares = np.sum((target - constant[:, None, None]) ** 2, axis=(1, 2, 3), where=mask)

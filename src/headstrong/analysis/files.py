@@ -43,10 +43,18 @@ TEXT = frozenset(
         "switch",
         "flag",
         "message",
+        "victim",
+        "trained_on",
+        "method",
+        "mode",
+        "goal",
+        "generator",
+        "row",
+        "column",
     ]
 )
-# Columns whose name means a number elsewhere, by the table: the letter of the task measured.
-TEXT_OF = {"transfer": frozenset(["measured"])}
+# Columns whose name means a number elsewhere, by the table: the letter of the task measured, a size such as 288x384.
+TEXT_OF = {"transfer": frozenset(["measured"]), "generator_cost": frozenset(["size"])}
 WHOLE = frozenset(
     [
         "steps",
@@ -64,6 +72,10 @@ WHOLE = frozenset(
         "images",
         "optimal",
         "fell_back",
+        "filters",
+        "blocks",
+        "parameters",
+        "rounds",
     ]
 )
 TRUE_OR_FALSE = frozenset(["holds", "holds_mean"])
@@ -74,21 +86,21 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, name: str | None = None) -> pd.DataFrame:
     """Read a table that `write_table` wrote: text columns as text, counts as nullable integers, the rest as float64.
 
-    A column that says whether something holds is bool. The name of the file is that of the table.
+    A column that says whether something holds is bool. name: the table's, None where the file is called so.
     Raises MissingDataError when it is absent, BrokenFileError when it is no such table.
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: no such table; run the workflow's step that writes it")
     try:
-        types = {name: _type(name, path.stem) for name in pd.read_csv(path, nrows=0).columns}
+        types = {column: _type(column, name or path.stem) for column in pd.read_csv(path, nrows=0).columns}
         return pd.read_csv(
             path,
             dtype=types,
             keep_default_na=False,
-            na_values={name: [""] for name, kind in types.items() if kind is not str},
+            na_values={column: [""] for column, kind in types.items() if kind is not str},
         )
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]

@@ -14,7 +14,7 @@ from headstrong.provenance import ROOT
 
 VARIABLE = "HEADSTRONG_REAL_DATA"
 
-# data set -> where to get it and what to place
+# data set -> where to get it, under what terms, and what to place
 DATASETS = {
     "nyuv2": (
         "NYU Depth v2: get nyu_depth_v2_labeled.mat and splits.mat from "
@@ -23,15 +23,26 @@ DATASETS = {
     "taskonomy": (
         "Taskonomy: get the buildings and domains named in docs/data.md from https://github.com/StanfordVL/taskonomy"
     ),
+    "office31": (
+        "Office-31: get domain_adaptation_images from https://faculty.cc.gatech.edu/~judy/domainadapt/ (no licence is "
+        "known: for research, not to be passed on), take its amazon, dslr and webcam with images/<class>/ in each"
+    ),
 }
+# Of a folder of the user's own; it is not in DATASETS, because its name is not known.
+_OWN_FOLDER = "pictures of your own: make a folder of <domain>/<class>/<images> (docs/data.md)"
 
 
-def locate(dataset: str) -> Path:
-    """The folder of a real data set; MissingDataError says where it was looked for and what to place there."""
+def locate(dataset: str, folder: str | None = None) -> Path:
+    """The folder of a real data set; MissingDataError says where it was looked for and what to place there.
+
+    folder: its name, where it is not that of the data set.
+    """
+    folder = folder or dataset
     named = os.environ.get(VARIABLE)
     places = [Path(named)] if named else [ROOT / "data"]
     for place in places:
-        if (place / dataset).is_dir():
-            return place / dataset
-    looked = ", ".join(str(place / dataset) for place in places)
-    raise MissingDataError(f"{dataset}: no folder {looked}; {DATASETS[dataset]} and place it there, or set {VARIABLE}")
+        if (place / folder).is_dir():
+            return place / folder
+    looked = ", ".join(str(place / folder) for place in places)
+    what = DATASETS.get(dataset, _OWN_FOLDER)
+    raise MissingDataError(f"{folder}: no folder {looked}; {what} and place it there, or set {VARIABLE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from headstrong.data.cache import LEVELS, SplitFile
 from headstrong.data.curvature import CURVATURES, read_as_grey
+from headstrong.data.depth import LETTERS, check_depth
 from headstrong.errors import ConfigError
-from headstrong.tasks import TASKS
+from headstrong.tasks import DEPTH_UNITS_PER_METRE, TASKS
 
 RESIDENT_BYTES = 2 << 30
 
@@ -24,7 +26,7 @@ class Batch:
     """One batch of B samples.
 
     index: long (B,), rows of the cache file. images: float32 (B, 3, H, W) in [0, 1].
-    targets by letter: s long (B, H, W); the others float32 (B, C, H, W), encoded.
+    targets by letter: s long (B, H, W); the others float32 (B, C, H, W), encoded, or d and D in metres.
     masks by letter: bool (B, 1, H, W), True where the pixel counts.
     """
 
@@ -49,8 +51,8 @@ class Batches:
     The compact integers of the tasks asked for stay on `device` when they take at most `memory_bytes`; otherwise each
     batch is read from the file. Either way integers become floats on the device, and both give the same bits.
     `limit` keeps the first samples only. `curvature` says what the targets of p are: "decoded", the encoded curvatures,
-    or "grey", as the released loader reads them (`data.curvature`). Raises what `SplitFile` raises, and ConfigError for
-    another `curvature`.
+    or "grey", as the released loader reads them (`data.curvature`); `depth` says whether those of d and D are "encoded"
+    or in "metres". Raises what `SplitFile` raises, and ConfigError for another `curvature` or `depth`.
 
     count: samples. size: (H, W). classes: names, [0] = "unlabelled". resident: whether the data is on the device.
     """
@@ -63,10 +65,12 @@ class Batches:
         limit: int | None = None,
         memory_bytes: int = RESIDENT_BYTES,
         curvature: str = "decoded",
+        depth: str = "encoded",
     ) -> None:
         if curvature not in CURVATURES:
             raise ConfigError(f"curvature '{curvature}' is unknown; choose {' or '.join(CURVATURES)}")
-        self.tasks, self.curvature = tasks, curvature
+        check_depth(depth)
+        self.tasks, self.curvature, self.depth = tasks, curvature, depth
         self.device = torch.device(device)
         self._file = SplitFile(path)
         self.count: int = self._file.count if limit is None else min(limit, self._file.count)
@@ -111,6 +115,8 @@ class Batches:
                 targets[letter] = codes.float().div_(LEVELS).mul_(high - low).add_(low)
                 if letter == "p" and self.curvature == "grey":
                     targets[letter] = torch.stack(read_as_grey(*targets[letter].unbind(dim=1)), dim=1)
+                elif letter in LETTERS and self.depth == "metres":
+                    targets[letter] = metres(targets[letter])
             masks[letter] = self._mask(letter, found, targets)
         return Batch(index, images, targets, masks)
 
@@ -142,6 +148,11 @@ class Batches:
             if len(rows):
                 store[rows[0] : rows[-1] + 1] = _compact(self._read(name, rows)).to(self.device)
         return store
+
+
+def metres(encoded: Tensor) -> Tensor:
+    """Metres from encoded depths in [0, 1], any shape: `tasks.decode_depth` in torch."""
+    return torch.expm1(encoded * math.log(65536.0)) / DEPTH_UNITS_PER_METRE
 
 
 def _arrays_for(tasks: str) -> list[str]:

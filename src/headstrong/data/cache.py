@@ -13,13 +13,9 @@ The reasons for chunks and compression, with measurements, are in docs/cache.md.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -27,20 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong import tasks
-from headstrong.errors import BrokenFileError, MissingDataError
+from headstrong.data.hdf5_files import FILE_FORMAT, Indices, RowFile, create_index, create_rows, promised
 from headstrong.provenance import atomic_path, settings_json
 
 FORMAT = "headstrong-cache-1"
 STORED = tuple(letter for letter in tasks.TASKS if letter != "A")
 LEVELS = 65535  # steps of the 16-bit fixed point
-# Built-in filters only, so that any HDF5 program reads the file without a plugin; measured in docs/cache.md.
-COMPRESSION: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-# The structures of HDF5 1.10 (2016) carry checksums. In older ones a damaged index loses samples, which then read as 0.
-FILE_FORMAT = ("v110", "v110")
-_BLOCK_BYTES = 32 << 20  # what a pass over a whole data set holds in memory
-
 RawSample = Mapping[str, NDArray[Any]]
-Indices = Sequence[int] | NDArray[np.integer[Any]]
 
 
 def write_split(
@@ -65,14 +54,8 @@ def write_split(
     # No lock: nobody else knows the partial file, and locks fail on some network file systems.
     with atomic_path(path) as partial, h5py.File(partial, "w", libver=FILE_FORMAT, locking=False) as file:
         store = _create(file, count, size)
-        written = 0
-        for name, raw in _progress(samples, count, f"{dataset} {split}"):
-            if written == count:
-                raise ValueError(f"{path}: {dataset} gives more than the {count} samples it promised")
-            _write_sample(store, written, name, raw, size, len(classes))
-            written += 1
-        if written != count:
-            raise ValueError(f"{path}: {dataset} gave {written} samples, not the {count} it promised")
+        for row, (name, raw) in promised(samples, count, path, f"{dataset} {split}"):
+            _write_sample(store, row, name, raw, size, len(classes))
         file.attrs["dataset"] = dataset
         file.attrs["split"] = split
         file.attrs["classes"] = json.dumps(classes, ensure_ascii=False)
@@ -99,15 +82,12 @@ def _layout(count: int, size: tuple[int, int]) -> dict[str, tuple[tuple[int, ...
 def _create(file: h5py.File, count: int, size: tuple[int, int]) -> dict[str, h5py.Dataset]:
     store = {}
     for name, (shape, kind) in _layout(count, size).items():
-        # A chunk is one sample: what a shuffled batch reads.
-        chunks = (1, *shape[1:]) if count else None
-        filters = COMPRESSION if count else {}
-        store[name] = file.create_dataset(name, shape, kind, chunks=chunks, track_times=False, **filters)
+        store[name] = create_rows(file, name, shape, kind)
         if kind is np.uint16:
             task = tasks.TASKS[name[-1]]
             store[name].attrs["low"] = task.low
             store[name].attrs["high"] = task.high
-    store["index"] = file.create_dataset("index", (count,), h5py.string_dtype(), track_times=False)
+    store["index"] = create_index(file, count)
     return store
 
 
@@ -151,7 +131,7 @@ def from_codes(codes: NDArray[np.uint16], low: float, high: float) -> NDArray[np
     return codes.astype(np.float32) / np.float32(LEVELS) * np.float32(high - low) + np.float32(low)
 
 
-class SplitFile:
+class SplitFile(RowFile):
     """One split, opened read-only and checked first: `with SplitFile(path) as split: split.read_images([3, 1, 3])`.
 
     Raises MissingDataError where there is no file, BrokenFileError where it is truncated, incomplete or foreign; both
@@ -161,61 +141,18 @@ class SplitFile:
     dataset, split, code: as written. settings: what decided the content.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise MissingDataError(f"{self.path}: no such file; run the command that makes the data cache first")
-        with _broken_file(self.path):
-            # No lock: files are renamed into place when whole, and locks fail on some network file systems.
-            self._file = h5py.File(self.path, "r", locking=False)
-        try:
-            with _broken_file(self.path):
-                self._load_header()
-        except BaseException:
-            self._file.close()
-            raise
+    FORMAT = FORMAT
+    TITLE = "data cache"
 
-    def _load_header(self) -> None:
-        attributes = dict(self._file.attrs)
-        if attributes.get("format") != FORMAT:
-            raise BrokenFileError(f"{self.path}: not a data cache of headstrong ({FORMAT}); {_REMEDY}")
-        if attributes.get("complete") != 1:
-            raise BrokenFileError(f"{self.path}: not written to the end; {_REMEDY}")
-        count, _, *size = self._file["rgb"].shape
-        self.count: int = int(count)
-        self.size: tuple[int, int] = (int(size[0]), int(size[1]))
-        for name, (shape, kind) in _layout(self.count, self.size).items():
-            if self._file[name].shape != shape or self._file[name].dtype != kind:
-                raise BrokenFileError(f"{self.path}: {name} is not {kind.__name__} of shape {shape}; {_REMEDY}")
-        self.dataset: str = attributes["dataset"]
-        self.split: str = attributes["split"]
-        self.code: str = attributes["code"]
+    def _load_header(self, attributes: dict[str, Any]) -> None:
+        super()._load_header(attributes)
+        self._check_layout(_layout(self.count, self.size))
         self.classes: list[str] = json.loads(attributes["classes"])
-        self.settings: dict[str, Any] = json.loads(attributes["settings"])
-        self.names: list[str] = [name.decode() for name in self._file["index"][:]]
-        if len(self.names) != self.count:
-            raise BrokenFileError(f"{self.path}: {len(self.names)} names for {self.count} samples; {_REMEDY}")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> SplitFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def bounds(self, letter: str) -> tuple[float, float]:
         """(low, high) of a target's fixed point; not for s and A."""
         attributes = self._file[f"targets/{letter}"].attrs
         return float(attributes["low"]), float(attributes["high"])
-
-    def read_images(self, indices: Indices) -> NDArray[np.uint8]:
-        """Images uint8 (B, 3, H, W)."""
-        return self._read("rgb", indices)
 
     def read_valid(self, indices: Indices) -> NDArray[np.bool_]:
         """Bool (B, H, W): True where the depth is measured."""
@@ -232,46 +169,6 @@ class SplitFile:
         codes = self.read_codes(letter, indices)
         return codes if letter == "s" else from_codes(codes, *self.bounds(letter))
 
-    def blocks(self) -> Iterator[range]:
-        """The indices 0..N-1 in consecutive ranges small enough to read each at once."""
-        per_sample = 8 * max(1, self.size[0] * self.size[1])
-        step = max(1, _BLOCK_BYTES // per_sample)
-        return (range(start, min(start + step, self.count)) for start in range(0, self.count, step))
-
-    def _read(self, name: str, indices: Indices) -> NDArray[Any]:
-        rows = np.asarray(indices, dtype=np.int64)
-        if rows.size and (rows.min() < 0 or rows.max() >= self.count):
-            raise IndexError(f"{self.path}: index {rows.min()}..{rows.max()} asked for, but there are {self.count}")
-        data = self._file[name]
-        wanted, position = np.unique(rows, return_inverse=True)
-        found = np.empty((len(wanted), *data.shape[1:]), data.dtype)
-        with _broken_file(self.path):
-            # h5py's own reading by index list is slow; neighbours are read together, the rest one by one.
-            for first, last in _runs(wanted):
-                low = int(wanted[first])
-                data.read_direct(found, np.s_[low : low + last - first], np.s_[first:last])
-        return found if np.array_equal(position, np.arange(len(wanted))) else found[position]
-
-
-def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of positions in which increasing `rows` go up by one."""
-    if len(rows):
-        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-        yield from zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True)
-
-
-_REMEDY = "delete it and run the command that made it again"
-
-
-@contextlib.contextmanager
-def _broken_file(path: Path) -> Iterator[None]:
-    """Turn what h5py raises on damaged files into one line a person can act on."""
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BrokenFileError(f"{path}: truncated or not a data cache of headstrong ({reason}); {_REMEDY}") from error
-
 
 def class_frequencies(path: Path) -> NDArray[np.float64]:
     """Share (C,) of each class among the labelled pixels of a split; [0] (unlabelled) is 0, the sum is 1 or 0."""
@@ -282,17 +179,3 @@ def class_frequencies(path: Path) -> NDArray[np.float64]:
             counts += np.bincount(labels.ravel(), minlength=len(counts))
     counts[0] = 0
     return counts / max(1, counts.sum())
-
-
-def _progress(samples: Iterator[tuple[str, RawSample]], count: int, title: str) -> Iterator[tuple[str, RawSample]]:
-    """Pass samples on, telling how far it is: a bar on a terminal, else one plain line for every tenth."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(samples, total=count, desc=title, unit="frame")
-        return
-    start = time.monotonic()
-    for done, sample in enumerate(samples, 1):
-        yield sample
-        if done * 10 // max(1, count) > (done - 1) * 10 // max(1, count):
-            print(f"{title}: {done} of {count} frames, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)

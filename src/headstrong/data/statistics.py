@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data.cache import SplitFile
+from headstrong.data.depth import LETTERS, read_depth
 from headstrong.tasks import TASKS
 
 Pixels = Literal["all", "valid"]
@@ -27,12 +28,18 @@ def counted(split: SplitFile, letter: str, indices: NDArray[np.int64], pixels: s
     return split.read_valid(indices)[:, None]
 
 
-def target_mean(split: SplitFile, letter: str, pixels: str) -> NDArray[np.float64]:
-    """Mean (C,) of an encoded regression target over the pixels that count."""
+def read_target(split: SplitFile, letter: str, indices: NDArray[np.int64], depth: str) -> NDArray[np.float64]:
+    """Regression targets (B, C, H, W); those of d and D encoded, or in metres."""
+    target = split.read_target(letter, indices).astype(np.float64)
+    return np.asarray(read_depth(target, depth), dtype=np.float64) if letter in LETTERS else target
+
+
+def target_mean(split: SplitFile, letter: str, pixels: str, depth: str = "encoded") -> NDArray[np.float64]:
+    """Mean (C,) of a regression target over the pixels that count; those of d and D encoded, or in metres."""
     total, count = np.zeros(TASKS[letter].channels or 1), 0
     for indices in batches(split.count):
         mask = counted(split, letter, indices, pixels)
-        target = split.read_target(letter, indices).astype(np.float64)
+        target = read_target(split, letter, indices, depth)
         total += np.sum(target, axis=(0, 2, 3), where=mask)
         count += int(mask.sum())
     return total / max(count, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, groupby
@@ -29,6 +29,7 @@ from headstrong.figures import (
 )
 from headstrong.figures import balanced as comparison
 from headstrong.figures import curves as by_step
+from headstrong.figures import generated_gallery as generators
 from headstrong.figures import switches as protocol
 from headstrong.figures import theory as theorems
 from headstrong.figures import transfer as sharing
@@ -141,12 +142,16 @@ def draw_all(
     marginal: pd.DataFrame | None = None,
     switches: pd.DataFrame | None = None,
     curves: pd.DataFrame | None = None,
+    generated: pd.DataFrame | None = None,
+    mta_tables: pd.DataFrame | None = None,
+    examples: Sequence[Path] = (),
 ) -> list[Entry]:
     """Draw every figure of the study into `folder` and write index.json there; return its entries.
 
     vulnerability, correlations: the tables vulnerability.csv and surrogates.csv; plan: `analysis.plan.read_plan`.
     choice: the attack shown; chains: orders of Figure 1; settings: formats, dpi, width in inches.
-    balanced, transfer, theory, marginal, switches, curves: the tables of these names, None where a study has none.
+    balanced, transfer, theory, marginal, switches, curves, generated, mta_tables: the tables of these names, None where
+    a study has none. examples: evaluations of generators (HDF5) whose pictures are shown.
     A figure the study has no numbers for has an entry with the reason, and no file.
     """
     whole = style.complete(settings)
@@ -158,7 +163,31 @@ def draw_all(
         _transfer_jobs(transfer, plan, choice, whole),
         _theory_jobs(theory, marginal, plan, choice, whole),
         _switch_jobs(switches, vulnerability, choice, whole),
+        _generated_jobs(generated, mta_tables, examples, whole),
     )
+    return _draw(jobs, folder, whole)
+
+
+def draw_generated(
+    generated: pd.DataFrame,
+    mta_tables: pd.DataFrame | None,
+    examples: Sequence[Path],
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Entry]:
+    """The same for a study of generators and nothing else, with arguments as in `draw_all`."""
+    whole = style.complete(settings)
+    return _draw(_generated_jobs(generated, mta_tables, examples, whole), folder, whole)
+
+
+def _generated_jobs(
+    generated: pd.DataFrame | None, mta_tables: pd.DataFrame | None, examples: Sequence[Path], whole: Mapping[str, Any]
+) -> Iterator[Job]:
+    for fields, draw in generators.figures(generated, mta_tables, examples, whole):
+        yield Entry(*fields), draw
+
+
+def _draw(jobs: Iterable[Job], folder: Path, whole: Mapping[str, Any]) -> list[Entry]:
     entries = []
     for entry, draw in jobs:
         try:

@@ -2,12 +2,20 @@
 
 from headstrong.layouts import BRANCHED
 from headstrong.models.encoders import ENCODERS
-from headstrong.models.multitask import MultiTaskModel, build_model, initialise, output_channels, use_channels_last
+from headstrong.models.multitask import (
+    SEGNETS,
+    MultiTaskModel,
+    build_model,
+    initialise,
+    output_channels,
+    use_channels_last,
+)
 from headstrong.models.store import load_metadata, load_model, save_model
 
 __all__ = [
     "BRANCHED",
     "ENCODERS",
+    "SEGNETS",
     "MultiTaskModel",
     "build_model",
     "initialise",

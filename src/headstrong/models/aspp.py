@@ -19,16 +19,17 @@ HIDDEN = 1024
 
 
 class SeededDropout(nn.Module):
-    """Dropout of one half, in training only: each number becomes 0 or twice itself, with equal chance.
+    """Dropout, in training only: of one half, each number becomes 0 or twice itself, with equal chance. Another `share`
+    is rounded to a 256th.
 
     The mask of a call follows from the seed and the number of calls before it; both are part of the state dict. One
     generator on the activations' device makes it, so the bits depend on the kind of device, as all of a training's do.
     Measured on one CPU core, 16x256x8x8 numbers, channels last, forward and backward: 0.4 ms; torch's dropout 3.8 ms.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, share: float = 0.5) -> None:
         super().__init__()
-        self.seed, self.calls = seed, 0
+        self.seed, self.calls, self.dropped = seed, 0, round(256 * share)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
@@ -38,11 +39,13 @@ class SeededDropout(nn.Module):
         self.calls += 1
         # A draw gives eight bytes, each of which decides about one number.
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
-        bits = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[: x.numel()] & 2
+        draws = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[: x.numel()]
         batch, channels, height, width = x.shape
         # Drawn in channels-last order, in which the training keeps its activations: the mask is the same for any other.
-        mask = bits.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return x * mask.to(x.dtype)
+        draws = draws.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        if self.dropped == 128:
+            return x * (draws & 2).to(x.dtype)
+        return x * (draws >= self.dropped).to(x.dtype) * (256 / (256 - self.dropped))
 
     def get_extra_state(self) -> Tensor:
         """Seed and calls, int64 (2,): on the CPU whatever the device, so that no call waits for a GPU."""

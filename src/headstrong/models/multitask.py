@@ -17,9 +17,12 @@ from headstrong.models.aspp import ASPPHead
 from headstrong.models.branched import STRIDES, BranchedTrunk, build_stage, trunk_channels
 from headstrong.models.decoders import build_decoder
 from headstrong.models.encoders import ENCODERS, build_encoder
+from headstrong.models.mtan import MTANTrunk
+from headstrong.models.segnet import SegNet, initialise_xavier, segnet_head
 from headstrong.seeds import derive_seed
 from headstrong.tasks import TASKS
 
+SEGNETS = ("segnet", "mtan")  # networks of dense multi-task learning, with heads of their own kind
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -38,7 +41,10 @@ class MultiTaskModel(nn.Module):
         self.encoder_name, self.tasks, self.classes, self.width, self.layout = encoder, tasks, classes, width, layout
         # Each part has its own seed: a task starts from the same decoder whatever its companions and their order.
         self.encoder: nn.Module
-        if layout is None:
+        if encoder in SEGNETS:
+            trunk = _segnet_trunk(encoder, tasks, width, seed)
+            self.encoder, self.stride, before = trunk, trunk.stride, trunk.channels
+        elif layout is None:
             with _seeded(seed, "encoder"):
                 shared = initialise(build_encoder(encoder, width))
             self.encoder, self.stride, before = shared, shared.stride, shared.channels
@@ -53,6 +59,8 @@ class MultiTaskModel(nn.Module):
 
     def _decoder(self, letter: str, before: int, seed: int) -> nn.Module:
         out = output_channels(letter, self.classes)
+        if self.encoder_name in SEGNETS:
+            return initialise_xavier(segnet_head(before, out))
         if self.layout is None:
             return initialise(build_decoder(self.encoder_name, before, out, self.width))
         return ASPPHead(before, out, self.stride, self.width, derive_seed(seed, "dropout", letter))
@@ -73,7 +81,7 @@ class MultiTaskModel(nn.Module):
 
     def _representations(self, images: Tensor, wanted: str) -> dict[str, Tensor]:
         """What each wanted task's decoder sees."""
-        if self.layout is None:
+        if self.layout is None and self.encoder_name != "mtan":
             return dict.fromkeys(wanted, self.encoder(images))
         found: dict[str, Tensor] = self.encoder(images, wanted)
         return found
@@ -101,14 +109,15 @@ def build_model(
 ) -> MultiTaskModel:
     """A freshly initialised model on the CPU, in training mode.
 
-    encoder: one of `ENCODERS`, which all tasks share, or one of `BRANCHED`; tasks: letters, each once; classes:
-    segmentation classes with class 0; width: factor on every channel count (1: the published network); layout: how
-    the tasks share the trunk of a branched network, a number of `headstrong.layouts`, None: 0, all shared. Equal
-    arguments give equal weights, and all layouts start as the same function; torch's own random state is left alone.
+    encoder: one of `ENCODERS`, which all tasks share, of `BRANCHED` or of `SEGNETS`; tasks: letters, each once;
+    classes: segmentation classes with class 0; width: factor on every channel count (1: the published network);
+    layout: how the tasks share the trunk of a branched network, a number of `headstrong.layouts`, None: 0, all shared.
+    Equal arguments give equal weights, and all layouts start as the same function; torch's own random state is left
+    alone.
     Raises ConfigError for an unknown encoder or task, a repeated task, a width that is not positive, or a layout that
     there is not.
     """
-    known = (*ENCODERS, *BRANCHED)
+    known = (*ENCODERS, *BRANCHED, *SEGNETS)
     if encoder not in known:
         raise ConfigError(f"encoder '{encoder}': unknown; choose one of {', '.join(known)}")
     if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
@@ -122,6 +131,21 @@ def build_model(
             f"layout {layout}: encoder '{encoder}' has no branches; leave it out, or choose {' or '.join(BRANCHED)}"
         )
     return MultiTaskModel(encoder, tasks, classes, width, seed, layout)
+
+
+def _segnet_trunk(encoder: str, tasks: str, width: float, seed: int) -> SegNet | MTANTrunk:
+    with _seeded(seed, "encoder"):
+        shared = initialise_xavier(SegNet(width))
+    if encoder == "segnet":
+        return shared
+    with torch.random.fork_rng(devices=[]):
+        trunk = MTANTrunk(tasks, width)
+    parts = {"down": trunk.carry_down, "up": trunk.carry_up, **dict(trunk.attention.items())}
+    for name, part in parts.items():
+        with _seeded(seed, f"attention {name}"):
+            initialise_xavier(part)
+    trunk.shared.load_state_dict(shared.state_dict())  # MTAN and DMTL start from the same shared network
+    return trunk
 
 
 def _branched_trunk(encoder: str, tasks: str, width: float, seed: int, layout: int) -> BranchedTrunk:

@@ -14,7 +14,15 @@ from headstrong.analysis.plan import encoders, letters
 from headstrong.analysis.records import CLEAN
 from headstrong.errors import BrokenFileError
 
-RECORDS = {"data": "data/*.json", "training": "models/*/run.json", "evaluation": "evaluations/*.json"}
+RECORDS = {
+    "data": "data/*.json",
+    "training": "models/*/run.json",
+    "evaluation": "evaluations/*.json",
+    "pictures": "pictures/*/*/*.json",
+    "classifiers": "classifiers/*/run.json",
+    "generators": "generators/*/run.json",
+    "evaluation of generators": "generated/*.json",
+}
 
 
 def headline(plan: pd.DataFrame, vulnerability: pd.DataFrame) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import by_own_protocol, read_plan
 from headstrong.errors import BrokenFileError
 from headstrong.figures.gallery import INDEX
-from headstrong.report import attack_blocks, blocks, facts, protocol
+from headstrong.report import attack_blocks, blocks, facts, generated_blocks, protocol
 
 TEMPLATE = "page.html"
 INLINED = 12  # figures of one kind shown on the page; a study of five encoders has more, in its figures folder
@@ -29,6 +29,7 @@ OPTIONAL_TABLES = {
     "table_3": "Table 3 (surrogates)",
     "combinations": "the table of all combinations",
     **attack_blocks.TABLES,
+    **generated_blocks.TABLES,
 }
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -51,11 +52,12 @@ def render(
     The page has no time stamp: equal results give equal bytes. What is absent is said on the page.
     Raises MissingDataError without a plan or vulnerability.csv, BrokenFileError for a file that is not as it should be.
     """
-    plan = read_plan(results / "plan.csv")
-    vulnerability = read_table(results / "tables" / "vulnerability.csv")
-    found = {name: results / "tables" / f"{name}.csv" for name in OPTIONAL_TABLES}
+    spine = _has_models(settings)
+    wanted = OPTIONAL_TABLES if spine else generated_blocks.TABLES
+    wanted = {name: words for name, words in wanted.items() if _expected(name, settings)}
+    found = {name: results / "tables" / f"{name}.csv" for name in wanted}
     tables = {name: read_table(path) for name, path in found.items() if path.is_file()}
-    absent = [f"{words} (tables/{name}.csv)" for name, words in OPTIONAL_TABLES.items() if name not in tables]
+    absent = [f"{words} (tables/{name}.csv)" for name, words in wanted.items() if name not in tables]
     gallery, missing = _figures(results / "figures")
     records = facts.run_records(results)
     times = facts.stage_times(results / "benchmarks")
@@ -64,7 +66,7 @@ def render(
     absent += [] if records["code"] else ["run records of data, training and evaluation"]
     context = {
         "study": results.name,
-        "head": facts.headline(plan, vulnerability),
+        "spine": spine,
         "source": _source(settings),
         "published_data": PUBLISHED_DATA,
         "protocol": protocol.in_words(settings.get("protocol") or {}),
@@ -78,10 +80,33 @@ def render(
         "records": records,
         "times": times,
         "absent": absent,
-        **_tables(by_own_protocol(vulnerability, plan), tables, settings),
+        **(_spine(results, tables, settings) if spine else {}),
         **attack_blocks.context(tables),
+        **generated_blocks.context(tables),
     }
     provenance.write_atomically(output, _environment().get_template(TEMPLATE).render(context))
+
+
+def _has_models(settings: Mapping[str, Any]) -> bool:
+    """Whether the study has models of its own plan; settings that say nothing of a plan are of one that has."""
+    if "plan" not in settings:
+        return True
+    return any(section is not None for section in (settings["plan"] or {}).values())
+
+
+def _expected(table: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a study with these settings makes a table: one without generators makes none of theirs."""
+    return table not in generated_blocks.TABLES or any((settings.get("generators") or {}).values())
+
+
+def _spine(results: Path, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says about the models of the plan."""
+    plan = read_plan(results / "plan.csv")
+    vulnerability = read_table(results / "tables" / "vulnerability.csv")
+    return {
+        "head": facts.headline(plan, vulnerability),
+        **_tables(by_own_protocol(vulnerability, plan), tables, settings),
+    }
 
 
 def _environment() -> jinja2.Environment:

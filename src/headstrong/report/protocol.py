@@ -98,6 +98,29 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
             "grey": "two nearly constant channels: the released loader reads the colour image as grey",
         },
     ),
+    "depth": (
+        "Targets of depth",
+        {"encoded": "the logarithmic encoding of Taskonomy", "metres": "metres, as MTAN has them"},
+    ),
+    "normals": (
+        "Loss of surface normals",
+        {"l1": "the mean absolute difference", "cosine": "one minus the cosine of the angle, as MTAN has it"},
+    ),
+    "log_mean": (
+        "Generators: the mean over a batch",
+        {"outside": "of the logarithms of the losses (MTA)", "inside": "inside the logarithm (GAP's code)"},
+    ),
+    "untargeted_loss": (
+        "Generators of untargeted perturbations of classes",
+        {
+            "truth": "lead away from the true class (MTA)",
+            "least_likely": "lead to the class least likely on the clean image (GAP's code)",
+        },
+    ),
+    "perturbation_scale": (
+        "Generators: size of a perturbation",
+        {"whole": "scaled by the norm of the whole of it (MTA)", "channel": "scaled channel by channel (GAP's code)"},
+    ),
 }
 
 

@@ -1,0 +1,30 @@
+"""Build the pictures of one domain and split: render or read them, bring them to size, write one HDF5 file.
+
+python scripts/build_pictures.py --output results/mta/pictures/objects/room/test.h5 --settings '{"source": "objects",
+    "domain": "room", "split": "test", "size": [64, 64], "count": 100, "seed": 0}'
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.data.build import build_pictures, picture_modules
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    settings = json.loads(program.text_or_file(arguments.settings))
+    code = arguments.code or code_digest(*picture_modules(settings["source"]))
+    with RunRecord(arguments.output.with_suffix(".json"), settings=settings, code=code) as record:
+        build_pictures(settings, arguments.output, code=code, processes=arguments.processes)
+        record.add(sha256=file_digest(arguments.output))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--settings", required=True, help="JSON, or @FILE with JSON")
+    parser.add_argument("--output", type=Path, required=True, help="the HDF5 file; its run record is written beside it")
+    parser.add_argument("--processes", type=int, default=1, help="processes to render or read with")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,35 @@
+"""Collect what generated perturbations do to their victims, and what they cost: generated.csv, generator_cost.csv, and
+mta_tables.csv with the published numbers.
+
+python scripts/collect_generated.py --evaluations results/quick/generated/office.h5
+    --cost results/quick/generated/office-cost.csv --output tables
+"""
+
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.analysis import generated, mta_tables
+from headstrong.analysis.files import write_table
+
+
+def main(arguments):
+    table = generated.build_table(arguments.evaluations, seed=arguments.seed, draws=arguments.bootstrap)
+    cost = mta_tables.read_costs(arguments.cost)
+    write_table(table, arguments.output / "generated.csv")
+    write_table(cost, arguments.output / "generator_cost.csv")
+    write_table(mta_tables.build_table(table, cost), arguments.output / "mta_tables.csv")
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument(
+        "--evaluations", type=Path, nargs="*", default=[], metavar="HDF5", help="one file per family of generators"
+    )
+    parser.add_argument(
+        "--cost", type=Path, nargs="*", default=[], metavar="CSV", help="measured times; without them, no Table 7"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--bootstrap", type=int, default=2000, help="bootstrap draws for standard errors")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,89 @@
+"""Evaluate one family of generators: all victims clean, under noise and under every perturbation, into one HDF5.
+
+  python scripts/evaluate_generators.py --job @job.json --generator ID=weights.safetensors
+      --victim VICTIMS/TASK=victim.safetensors --data TASK=test.h5 --output family.h5 --perturbations folder
+
+`--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
+Options with = come once for each generator, victim or task. `--train` is for dense victims: their constant predictor.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.errors import ConfigError
+from headstrong.jobs import generated_job_from_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    fields, job = job_of(arguments.job)
+    given = {name: paths_of(getattr(arguments, name), name) for name in ("generator", "victim", "data", "train")}
+    victims = {victim_and_task(name): path for name, path in given["victim"].items()}
+
+    from headstrong.generated import evaluate_family  # late: torch takes seconds, --help and mistakes should not
+    from headstrong.runtime import choose_device
+
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.generated")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.output.with_suffix(".json"), job=fields, **facts) as record:
+        evaluate_family(
+            job,
+            given["generator"],
+            victims,
+            given["data"],
+            given["train"] or None,
+            arguments.output,
+            arguments.perturbations,
+            device=device,
+            threads=arguments.threads,
+            code=code,
+        )
+        weights = {name: file_digest(path) for kind in ("generator", "victim") for name, path in given[kind].items()}
+        record.add(sha256=file_digest(arguments.output), weights=weights)
+
+
+def job_of(given):
+    try:
+        fields = json.loads(program.text_or_file(given))
+        return fields, generated_job_from_dict(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--job: not the job of a family of generators, as JSON ({error!r})") from None
+
+
+def paths_of(given, option):
+    """Paths by what stands before the "="."""
+    found = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise ConfigError(f"--{option} {text}: expected NAME=PATH")
+        if name in found:
+            raise ConfigError(f"--{option} {name}: given twice")
+        found[name] = Path(path)
+    return found
+
+
+def victim_and_task(name):
+    victims, slash, task = name.partition("/")
+    if not (victims and slash and task):
+        raise ConfigError(f"--victim {name}: expected VICTIMS/TASK=PATH")
+    return victims, task
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the job of the family: JSON, or @FILE with JSON")
+    several = {"action": "append", "default": []}
+    parser.add_argument("--generator", **several, metavar="ID=PATH", help="safetensors file of one set of generators")
+    parser.add_argument("--victim", **several, metavar="VICTIMS/TASK=PATH", help="safetensors file of one victim")
+    parser.add_argument("--data", **several, metavar="TASK=PATH", help="cache of a task's test images")
+    parser.add_argument("--train", **several, metavar="TASK=PATH", help="dense: cache of a task's training images")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
+    parser.add_argument("--perturbations", type=Path, required=True, help="folder for the universal perturbations")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

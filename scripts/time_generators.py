@@ -1,0 +1,59 @@
+"""Time generators: how long the perturbations of all tasks take for one image, GAP and MTA in turns, and their size.
+
+  python scripts/time_generators.py --jobs @jobs.json --size 128 128 --output cost.csv
+  python scripts/time_generators.py --published --size 288 384
+
+`--jobs` is a list of generator jobs; `--published` takes the networks of the published Table 7 instead. The times are
+those of this machine: a second run gives others. Without --output the table is printed.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.errors import ConfigError
+from headstrong.jobs import generator_job_from_dict
+
+
+def main(arguments):
+    jobs = None if arguments.published else jobs_of(arguments.jobs)
+
+    import pandas as pd  # late, as is torch: both take seconds, --help and mistakes should not
+
+    from headstrong.analysis.files import write_table
+    from headstrong.generator_timing import COLUMNS, measure, published_jobs
+    from headstrong.runtime import choose_device
+
+    rows = measure(
+        published_jobs() if jobs is None else jobs,
+        tuple(arguments.size),
+        rounds=arguments.rounds,
+        device=choose_device(arguments.device),
+        threads=arguments.threads,
+    )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if arguments.output is None:
+        print(table.to_string(index=False))
+    else:
+        write_table(table, arguments.output)
+
+
+def jobs_of(given):
+    try:
+        return [generator_job_from_dict(fields) for fields in json.loads(program.text_or_file(given))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--jobs: not a JSON list of generator jobs ({error!r})") from None
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--jobs", help="generator jobs: a JSON list, or @FILE with one")
+    what.add_argument("--published", action="store_true", help="the networks of the published table")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), required=True, help="pixels, multiples of 4")
+    parser.add_argument("--rounds", type=int, default=21, help="runs of each network that count")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--output", type=Path, help="the CSV to write; none: it is printed")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,54 @@
+"""Train one classifier of pictures; an interrupted run goes on from its checkpoint in --work with the same bits.
+
+  python scripts/train_classifier.py --job @job.json --data results/quick/pictures/domains/studio/train.h5
+      --weights weights.safetensors --history history.csv --work work/quick/classifiers/CLASSIFIER
+
+`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.jobs import classifier_job_from_dict, to_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    from headstrong.classifier_training import train  # late: torch takes seconds, --help should not
+    from headstrong.runtime import choose_device
+
+    job = classifier_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.classifier_training")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+        train(
+            job,
+            arguments.data,
+            arguments.weights,
+            history=arguments.history,
+            work=arguments.work,
+            device=device,
+            threads=arguments.threads,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            code=code,
+        )
+        record.add(sha256=file_digest(arguments.weights), data=file_digest(arguments.data))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
+    parser.add_argument("--data", type=Path, required=True, help="cache of the training pictures")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="safetensors file to write; run.json goes beside it"
+    )
+    parser.add_argument("--history", type=Path, required=True, help="CSV of losses by epoch to write")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
+    parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="minutes between checkpoints")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

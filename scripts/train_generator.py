@@ -1,0 +1,68 @@
+"""Train the generators of one job against its victims; an interrupted run goes on from its checkpoint in --work.
+
+  python scripts/train_generator.py --job @job.json --victim studio=classifier.safetensors --data studio=train.h5
+      --weights weights.safetensors --history history.csv --work work/quick/generators/ID
+
+`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start. `--victim` and
+`--data` are given once for each task.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.jobs import generator_job_from_dict, to_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def by_task(items):
+    return {task: Path(path) for task, _, path in (item.partition("=") for item in items)}
+
+
+def main(arguments):
+    from headstrong.generator_training import train  # late: torch takes seconds, --help should not
+    from headstrong.runtime import choose_device
+
+    job = generator_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    victims, data = by_task(arguments.victim), by_task(arguments.data)
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.generator_training")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+        train(
+            job,
+            victims,
+            data,
+            arguments.weights,
+            history=arguments.history,
+            work=arguments.work,
+            device=device,
+            threads=arguments.threads,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            code=code,
+        )
+        record.add(
+            sha256=file_digest(arguments.weights),
+            victims={task: file_digest(path) for task, path in victims.items()},
+            data={task: file_digest(path) for task, path in data.items()},
+        )
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
+    parser.add_argument(
+        "--victim", action="append", required=True, metavar="TASK=PATH", help="weights of a task's victim"
+    )
+    parser.add_argument("--data", action="append", required=True, metavar="TASK=PATH", help="training images of a task")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="safetensors file to write; run.json goes beside it"
+    )
+    parser.add_argument("--history", type=Path, required=True, help="CSV of losses by epoch to write")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
+    parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="minutes between checkpoints")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,156 @@
+"""What config.yaml says about generated perturbations: labelled pictures, classifiers on them, generators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from headstrong.attackconfig import Name, PositiveFloat, PositiveInt
+from headstrong.protocol import Section, SwitchesConfig
+
+SIZE_STEP = 4  # the generators halve the image twice
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+OBJECT_DOMAINS = ("studio", "room", "webcam")
+OBJECT_LABELS = ("shape", "colour", "texture", "size", "pose", "light", "background")
+OFFICE_DOMAINS = ("amazon", "dslr", "webcam")
+
+
+class PicturesConfig(Section):
+    """Labelled pictures of one or more domains, one cache per domain and split."""
+
+    source: Literal["objects", "office31", "folder"] = Field(
+        description="objects: embedded, ray-cast. office31: real photographs. folder: any folder of domains."
+    )
+    folder: FolderName | None = Field(None, description="folder: its name beside the other real data.")
+    domains: Annotated[list[FolderName], Field(min_length=1)] = Field(
+        description="Domains, in the order of the tables."
+    )
+    size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] = Field(
+        description=f"Height and width in pixels, multiples of {SIZE_STEP}."
+    )
+    train: PositiveInt | None = Field(description="Training pictures per domain; null: all (not for objects).")
+    test: PositiveInt | None = Field(description="Test pictures per domain; null: all (not for objects).")
+    test_share: Share = Field(0.2, description="office31 and folder: share of each class that is for tests.")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels that every picture has."""
+        return OBJECT_LABELS if self.source == "objects" else ("class",)
+
+    @model_validator(mode="after")
+    def _check(self) -> PicturesConfig:
+        for side in self.size:
+            if side % SIZE_STEP:
+                raise ValueError(f"size {self.size}: both sides must be multiples of {SIZE_STEP}")
+        if len({domain.casefold() for domain in self.domains}) < len(self.domains):
+            raise ValueError(f"domains {self.domains}: each at most once, whatever the case of its letters")
+        known = {"objects": OBJECT_DOMAINS, "office31": OFFICE_DOMAINS}.get(self.source)
+        unknown = [domain for domain in self.domains if known and domain not in known]
+        if known and unknown:
+            raise ValueError(f"domains: {self.source} has no {unknown[0]!r}; it has {', '.join(known)}")
+        if self.source == "objects" and (self.train is None or self.test is None):
+            raise ValueError("objects makes any number of pictures: train and test must be numbers, not null")
+        if (self.folder is not None) != (self.source == "folder"):
+            raise ValueError("folder: source folder needs the name of one, no other source has one")
+        return self
+
+
+class ClassifierTrainingConfig(Section):
+    """How a classifier is trained."""
+
+    epochs: PositiveInt = Field(description="Passes over the training pictures.")
+    batch_size: PositiveInt = Field(description="Pictures in a step.")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="Optimiser.")
+    learning_rate: PositiveFloat = Field(0.001, description="Learning rate.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="sgd: momentum.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="L2 penalty on the weights.")
+    milestones: list[Share] = Field([], description="Shares of the epochs after which the rate falls tenfold.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on a GPU that has it, else float32."
+    )
+
+
+class ClassifierConfig(Section):
+    """One classifier for each domain of a set of pictures."""
+
+    pictures: Name = Field(description="Key in `pictures`.")
+    labels: Annotated[list[str], Field(min_length=1)] = Field(description="Labels to tell, a head for each.")
+    backbone: str = Field("resnet18", description="resnet18, resnet34, resnet50, or a classifier torchvision has.")
+    width: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Factor on every channel count of a ResNet.")
+    pretrained: str | None = Field(
+        None, pattern=r"^[^/\\]+$", description="File of weights to start from, in weights/ beside the real data."
+    )
+    augment: bool = Field(True, description="Random horizontal flips and shifts.")
+    training: ClassifierTrainingConfig
+
+
+class GeneratorTrainingConfig(Section):
+    """How generators are trained."""
+
+    epochs: PositiveInt = Field(description="Passes over the images of the largest task.")
+    batch_size: PositiveInt = Field(description="Images of each task in a step.")
+    learning_rate: PositiveFloat = Field(0.0002, description="Of Adam.")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of Adam; GAP's code has 0.5.")
+    milestones: list[Share] = Field([], description="Shares of the epochs after which the rate falls by `decay`.")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="Factor on the rate at a milestone.")
+    samples: PositiveInt | None = Field(None, description="The first so many training images; null: all.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="As for classifiers.")
+
+
+class BlocksConfig(Section):
+    """Residual blocks of a generator, by what it makes."""
+
+    universal: Annotated[int, Field(ge=0, description="For universal perturbations.")] = 6
+    instance: Annotated[int, Field(ge=0, description="For per-instance perturbations.")] = 6
+
+
+class GeneratorsConfig(Section):
+    """A family of generated perturbations: every combination of the lists, against one set of victims."""
+
+    classifiers: Name | None = Field(None, description="Victims: key in `classifiers`, a task per domain.")
+    section: Name | None = Field(
+        None, description="Victim: section of `plan` with one model, whose tasks are attacked."
+    )
+    label: str | None = Field(None, description="classifiers: the label attacked; null: their first.")
+    transfer: list[Name] = Field([], description="Other victims of the same kind that the perturbations are tried on.")
+    methods: Annotated[list[Literal["gap", "mta"]], Field(min_length=1)] = Field(
+        ["gap", "mta"], description="gap: a generator per task. mta: one encoder for all tasks, a decoder for each."
+    )
+    modes: Annotated[list[Literal["universal", "instance"]], Field(min_length=1)] = Field(
+        ["universal", "instance"], description="One perturbation for all images, or one for each."
+    )
+    goals: Annotated[list[Literal["untargeted", "targeted"]], Field(min_length=1)] = Field(
+        ["untargeted"], description="Away from the truth, or to a class."
+    )
+    target: str | list[str] | None = Field(None, description="targeted: the class, or one for each domain.")
+    norm: Annotated[list[Literal["linf", "l2"]], Field(min_length=1)] = Field(["linf"], description="Norm of the ball.")
+    epsilon: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
+        description="Radii on the 0-255 scale of the papers of MTA and GAP: 10 is 10/255."
+    )
+    blocks: BlocksConfig = Field(BlocksConfig(), description="Residual blocks.")
+    filters: PositiveInt = Field(64, description="Channels after the first layer; 64: the published networks.")
+    normalization: Literal["batch", "instance"] = Field("batch", description="Normalisation of the generators.")
+    activation: Literal["relu", "selu"] = Field("relu", description="Activation outside the residual blocks.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout in the residual blocks.")
+    weights: Literal["uniform", "learned"] = Field(
+        "uniform", description="Of the tasks' losses: 1/M each, or learned (uncertainty weighting)."
+    )
+    training: GeneratorTrainingConfig
+    examples: Annotated[int, Field(ge=1)] = Field(3, description="Images of each task kept for the figures.")
+    protocol: SwitchesConfig | None = Field(None, description="Switches that differ from the study's; null: none.")
+
+    @model_validator(mode="after")
+    def _check(self) -> GeneratorsConfig:
+        if (self.classifiers is None) == (self.section is None):
+            raise ValueError("classifiers, section: give one of them, the victims")
+        if max(self.epsilon) > 255 and "linf" in self.norm:
+            raise ValueError(f"epsilon {max(self.epsilon):g}: the scale is 0 to 255")
+        if self.section is not None and (self.goals != ["untargeted"] or self.label or self.target):
+            raise ValueError(
+                "section: a dense model has no classes to aim at; leave out label and target, goals: [untargeted]"
+            )
+        if ("targeted" in self.goals) != (self.target is not None):
+            raise ValueError("target: targeted perturbations need a class to aim at, others have none")
+        return self
