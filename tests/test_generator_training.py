@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -9,129 +10,174 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-import classifier_runs
-import training_runs
 from classifier_runs import write_squares
-from generated_jobs import make_generator_job
-from headstrong.attacks.generators import perturbed
-from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
-from headstrong.generator_training import load_generators, make_perturbations, train
+from headstrong import generator_training
+from headstrong.attacks.generators import pattern, perturbed, scale
+from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
+from headstrong.generator_training import (
+    batch_rows,
+    build_generators,
+    load_generators,
+    make_perturbations,
+    save_generators,
+)
 from headstrong.jobs import to_dict
+from headstrong.models.classifier import load_classifier
 from headstrong.models.store import read_tensors
 from headstrong.victims import open_victims
-from training_runs import history_of, write_data
+from training_runs import history_of
+from victim_runs import (
+    COLOURS,
+    SIDE,
+    TASKS,
+    class_victims,
+    dense_job,
+    dense_victims,
+    job_with,
+    random_signs,
+    run,
+    write_classifier,
+)
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
-TASKS = ("east", "west")
+STRONG = {"epochs": 10, "learning_rate": 5e-3, "epsilon": 30.0}
 
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
     """Two domains of squares, with a classifier of their colours each: (weights, data) by task."""
-    folder = tmp_path_factory.mktemp("classes")
-    data = {
-        task: write_squares(folder / f"{task}.h5", count, seed)
-        for seed, (task, count) in enumerate([("east", 36), ("west", 24)])
-    }
-    job = classifier_runs.job_with(epochs=12, labels=("colour",), augment=False)
-    weights = {task: classifier_runs.run(folder / task, job, data[task]) for task in TASKS}
-    return weights, data
+    return class_victims(tmp_path_factory.mktemp("classes"))
 
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dense")
-    data = write_data(folder / "train.h5", 10)
-    job = training_runs.job_with(
-        encoder="segnet",
-        tasks="sdn",
-        weights=(1 / 3,) * 3,
-        depth="metres",
-        normals="cosine",
-        epochs=20,
-        learning_rate=3e-3,
-        output_start="mean",
-    )
-    weights = training_runs.run(folder, job, data)
-    return dict.fromkeys("sdn", weights), dict.fromkeys("sdn", data)
+    return dense_victims(tmp_path_factory.mktemp("dense"))
 
 
-def job_with(**changes):
-    return make_generator_job(**{"tasks": TASKS, "label": "colour", "batch_size": 6, "epochs": 2, **changes})
+def only(task, files):
+    return tuple({task: paths[task]} for paths in files)
 
 
-def dense_job(**changes):
-    return job_with(
-        **{"kind": "dense", "tasks": tuple("sdn"), "label": "", "shared_input": True, "batch_size": 5, **changes}
-    )
+def share(found):
+    return float(found.float().mean())
 
 
-def run(folder, job, victims, minutes=1e9):
-    weights, data = victims
-    train(
-        job, weights, data, folder / "weights.safetensors", history=folder / "history.csv", work=folder / "work",
-        device="cpu", threads=1, checkpoint_minutes=minutes,
-    )  # fmt: skip
-    return folder / "weights.safetensors"
+# What it does to victims, beside noise that has all of the radius
 
 
-def shares_told(job, path, victims):
-    """By task, the shares of images of which the class is told right: clean, and with the perturbation."""
-    generators, _, size = load_generators(path)
-    found = {}
-    for task, victim in open_victims("classes", "colour", *victims, "cpu").items():
-        rows = range(victim.count)
-        images = victim.images(rows)
-        made = make_perturbations(generators, job, dict.fromkeys(TASKS, images), size, "cpu")[task]
-        truth = victim.batch(rows).labels["colour"]
-        found[task] = [
-            float((victim.predictions(x) == truth).float().mean()) for x in (images, perturbed(images, made))
-        ]
-    return found
-
-
-@pytest.mark.parametrize("mode", ["universal", "instance"])
-def test_a_generator_breaks_its_victims(mode, classes, tmp_path):
-    job = job_with(method="mta", mode=mode, epsilon=60.0, epochs=25, learning_rate=5e-3)
-    for clean, attacked in shares_told(job, run(tmp_path, job, classes), classes).values():
-        assert clean > 0.9
-        assert attacked < clean - 0.4
+@pytest.mark.parametrize(("method", "mode"), [("gap", "universal"), ("mta", "universal"), ("mta", "instance")])
+def test_a_generator_breaks_its_victims_and_noise_does_not(method, mode, classes, tmp_path):
+    job = job_with(method=method, mode=mode, **STRONG)
+    generators, _, size = load_generators(run(tmp_path, job, classes))
+    opened = open_victims("classes", "colour", *classes, "cpu")
+    images = {task: victim.images(range(victim.count)) for task, victim in opened.items()}
+    made = make_perturbations(generators, job, images, size, "cpu")
+    for task, victim in opened.items():
+        truth = victim.batch(range(victim.count)).labels["colour"]
+        noise = random_signs(images[task], job.epsilon)
+        clean, noisy, attacked = (
+            share(victim.predictions(x) == truth)
+            for x in (images[task], perturbed(images[task], noise), perturbed(images[task], made[task]))
+        )
+        assert clean == 1
+        assert noisy > 0.5
+        assert attacked < 0.25
 
 
 def test_a_targeted_generator_leads_to_its_class(classes, tmp_path):
-    job = job_with(method="mta", goal="targeted", targets=("green", "red"), epsilon=80.0, epochs=25, learning_rate=5e-3)
-    path = run(tmp_path, job, classes)
-    generators, _, size = load_generators(path)
+    job = job_with(method="mta", goal="targeted", targets=("green", "red"), **STRONG)
+    generators, _, size = load_generators(run(tmp_path, job, classes))
     made = make_perturbations(generators, job, None, size, "cpu")
-    for task, victim in open_victims("classes", "colour", *classes, "cpu").items():
-        wanted = victim.classes.index(dict(zip(TASKS, job.targets, strict=True))[task])
-        reached = victim.predictions(perturbed(victim.images(range(victim.count)), made[task])) == wanted
-        assert float(reached.float().mean()) > 0.7
+    for (task, victim), target in zip(
+        open_victims("classes", "colour", *classes, "cpu").items(), job.targets, strict=True
+    ):
+        images = victim.images(range(victim.count))
+        wanted = COLOURS.index(target)
+        assert share(victim.predictions(perturbed(images, random_signs(images, job.epsilon))) == wanted) < 0.65
+        assert share(victim.predictions(perturbed(images, made[task])) == wanted) > 0.9
+
+
+@pytest.mark.parametrize(("method", "mode"), [("gap", "universal"), ("mta", "instance")])
+def test_every_dense_task_loses_to_its_own_perturbation(method, mode, dense, tmp_path):
+    job = dense_job(method=method, mode=mode, **STRONG)
+    generators, _, size = load_generators(run(tmp_path, job, dense))
+    for task, victim in open_victims("dense", "", *dense, "cpu").items():
+        rows = range(victim.count)
+        images = victim.images(rows)
+        made = make_perturbations(generators, job, dict.fromkeys("sdn", images), size, "cpu")[task]
+        with torch.no_grad():
+            clean, noisy, attacked = (
+                float(victim.losses(x, rows).mean())
+                for x in (images, perturbed(images, random_signs(images, job.epsilon)), perturbed(images, made))
+            )
+        assert attacked > 1.1 * max(clean, noisy), task
+    assert list(history_of(tmp_path)[0]) == ["epoch", "learning_rate", "loss_s", "loss_d", "loss_n"]
+
+
+# What a step is
 
 
 @pytest.mark.parametrize("method", ["gap", "mta"])
-@pytest.mark.parametrize("mode", ["universal", "instance"])
-def test_dense_tasks_lose_with_their_own_perturbations(method, mode, dense, tmp_path):
-    job = dense_job(method=method, mode=mode, epsilon=30.0, epochs=25, learning_rate=5e-3)
-    path = run(tmp_path, job, dense)
-    generators, _, size = load_generators(path)
-    for task, victim in open_victims("dense", "", *dense, "cpu").items():
-        images = victim.images(range(10))
-        made = make_perturbations(generators, job, dict.fromkeys("sdn", images), size, "cpu")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"log_mean": "inside", "norm": "l2", "epsilon": 300.0},
+        {"untargeted_loss": "least_likely", "scaling": "channel"},
+        {"goal": "targeted", "targets": ("green", "red"), "mode": "universal"},
+    ],
+)
+def test_the_history_tells_the_losses_of_the_paper(method, changes, classes, tmp_path):
+    """At learning rate 0, each step's loss computed again from the equations, with the classifiers as they are stored.
+
+    Without milestones this holds of every epoch; batch norm in training mode does not depend on its averages.
+    """
+    job = job_with(**{"method": method, "mode": "instance", "epochs": 1, "learning_rate": 0.0, **changes})
+    run(tmp_path, job, classes)
+    victims = open_victims("classes", "colour", *classes, "cpu")
+    generators = build_generators(job).train()
+    networks = {task: load_classifier(path) for task, path in classes[0].items()}
+    expected = dict.fromkeys(TASKS, 0.0)
+    for number in range(6):
+        batches = {task: victim.batch(batch_rows(job, task, victim.count, number)) for task, victim in victims.items()}
+        images = {task: batch.images for task, batch in batches.items()}
+        inputs = {task: pattern(job.seed, task, (SIDE, SIDE)) for task in TASKS} if changes.get("mode") else images
         with torch.no_grad():
-            clean, attacked = (victim.losses(x, range(10)).mean() for x in (images, perturbed(images, made[task])))
-        if task != "n":  # of the slopes, all normals are alike: the network cannot be wrong
-            assert float(attacked) > 1.03 * float(clean)
-    history = history_of(tmp_path)
-    assert set(history[0]) == {"epoch", "learning_rate", "loss_s", "loss_d", "loss_n"}
+            for task, raw in generators(inputs).items():
+                network = networks[task]
+                logits = network((images[task] + scale(raw, job.norm, job.epsilon, job.scaling)).clamp(0, 1))["colour"]
+                wanted, sign = batches[task].labels["colour"], -1
+                if job.goal == "targeted":
+                    wanted, sign = torch.full_like(wanted, COLOURS.index(job.targets[TASKS.index(task)])), 1
+                elif job.untargeted_loss == "least_likely":
+                    wanted, sign = network(images[task])["colour"].argmin(dim=1), 1
+                losses = F.cross_entropy(logits, wanted, reduction="none")
+                inside = job.log_mean == "inside"
+                expected[task] += sign * float(losses.mean().log() if inside else losses.log().mean()) / 6
+    (found,) = history_of(tmp_path)
+    assert [found[f"loss_{task}"] for task in TASKS] == pytest.approx(list(expected.values()), rel=1e-3, abs=1e-3)
+
+
+def test_every_task_walks_through_all_its_images():
+    """36 and 24 images in batches of 6: six steps an epoch; the smaller domain is seen one and a half times."""
+    job = job_with()
+    seen = torch.cat([batch_rows(job, "east", 36, step) for step in range(6)])
+    assert sorted(seen.tolist()) == list(range(36))
+    west = [batch_rows(job, "west", 24, step) for step in range(12)]
+    assert sorted(torch.cat(west).tolist()) == sorted(3 * list(range(24)))
+    assert not torch.equal(torch.cat(west[:4]), torch.cat(west[4:8])), "each pass in an order of its own"
+    assert sorted(batch_rows(job, "west", 4, 5).tolist()) == [0, 1, 2, 3], "fewer than a batch: all"
+    assert not torch.equal(seen, torch.cat([batch_rows(job, "west", 36, step) for step in range(6)]))
+    shared = dense_job()
+    assert all(torch.equal(batch_rows(shared, "s", 16, step), batch_rows(shared, "n", 16, step)) for step in range(9))
 
 
 def test_one_task_makes_gap_and_mta_the_same(classes, tmp_path):
-    one = ({"east": classes[0]["east"]}, {"east": classes[1]["east"]})
     made = {
-        method: read_tensors(run(tmp_path / method, job_with(method=method, tasks=("east",)), one))[0]
+        method: read_tensors(run(tmp_path / method, job_with(method=method, tasks=("east",)), only("east", classes)))[0]
         for method in ("gap", "mta")
     }
     assert made["gap"].keys() == made["mta"].keys()
@@ -141,8 +187,7 @@ def test_one_task_makes_gap_and_mta_the_same(classes, tmp_path):
 def test_gaps_generators_do_not_see_each_other(classes, tmp_path):
     """Trained side by side or alone, a task's perturbation is the same up to the rounding of Adam's epsilon."""
     both = run(tmp_path / "both", job_with(epochs=1), classes)
-    one = ({"east": classes[0]["east"]}, {"east": classes[1]["east"]})
-    alone = run(tmp_path / "alone", job_with(epochs=1, tasks=("east",)), one)
+    alone = run(tmp_path / "alone", job_with(epochs=1, tasks=("east",)), only("east", classes))
     made = []
     for path in (both, alone):
         generators, job, size = load_generators(path)
@@ -150,14 +195,102 @@ def test_gaps_generators_do_not_see_each_other(classes, tmp_path):
     torch.testing.assert_close(*made, atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"weights": "learned", "mode": "instance", "method": "mta", "dropout": 0.5}])
-def test_killed_and_resumed_gives_the_bits_of_an_undisturbed_run(changes, classes, tmp_path):
-    job = job_with(epochs=2, **changes)
-    whole = run(tmp_path / "whole", job, classes)
+def test_learned_weights_start_where_the_first_losses_are_and_leave_no_trace(classes, tmp_path):
+    """At learning rate 0 the look at the first batch changes nothing that is stored, running averages and dropout
+    included; at any other, uniform and learned weights begin with the same gradients."""
+    changes = {"mode": "instance", "method": "mta", "dropout": 0.5, "epochs": 1, "learning_rate": 0.0}
+    stored = [
+        read_tensors(run(tmp_path / kind, job_with(**changes, weights=kind), classes))[0]
+        for kind in ("uniform", "learned")
+    ]
+    assert stored[0].keys() == stored[1].keys()
+    assert all(torch.equal(stored[0][name], stored[1][name]) for name in stored[0])
+
+
+# Perturbations and their files
+
+
+@pytest.mark.parametrize("method", ["gap", "mta"])
+def test_a_universal_perturbation_is_one_for_all_images(method):
+    job = job_with(method=method)
+    generators = build_generators(job).eval()
+    images = {task: torch.rand(5, 3, SIDE, SIDE) for task in TASKS}
+    alone = make_perturbations(generators, job, None, (SIDE, SIDE), "cpu")
+    given = make_perturbations(generators, job, images, (SIDE, SIDE), "cpu")
+    in_training = make_perturbations(generators.train(), job, None, (SIDE, SIDE), "cpu")
+    for task in TASKS:
+        assert alone[task].shape == (1, 3, SIDE, SIDE)
+        assert torch.equal(alone[task], given[task])
+        assert torch.equal(alone[task], in_training[task]), "what is used is what was trained"
+    assert not torch.equal(alone["east"], alone["west"])
+
+
+def test_an_images_perturbation_is_its_own_whatever_its_batch():
+    job = job_with(mode="instance", method="mta")
+    generators = build_generators(job).eval()
+    images = {task: torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) for task in TASKS}
+    whole = make_perturbations(generators, job, images, (SIDE, SIDE), "cpu")
+    part = make_perturbations(generators, job, {task: x[2:3] for task, x in images.items()}, (SIDE, SIDE), "cpu")
+    for task in TASKS:
+        torch.testing.assert_close(whole[task][2:3], part[task], rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(whole[task][0], whole[task][1], atol=1e-5)
+    with pytest.raises(ConfigError, match="give images"):
+        make_perturbations(generators, job, None, (SIDE, SIDE), "cpu")
+
+
+@pytest.mark.parametrize("mode", ["universal", "instance"])
+def test_stored_generators_come_back_and_fit_other_victims(mode, classes, tmp_path):
+    job = job_with(mode=mode, dropout=0.5)
+    before = build_generators(job).eval()
+    save_generators(tmp_path / "g.safetensors", before, job, (SIDE, SIDE), {"code": "c0de"})
+    after, stored, size = load_generators(tmp_path / "g.safetensors")
+    assert (stored, size) == (job, (SIDE, SIDE))
+    assert not after.training
+    other = {task: write_classifier(tmp_path / f"{task}.safetensors", classes[1][task], 7) for task in TASKS}
+    for task, victim in open_victims("classes", "colour", other, classes[1], "cpu").items():
+        images = dict.fromkeys(TASKS, victim.images(range(8)))
+        made, again = (make_perturbations(x, job, images, size, "cpu")[task] for x in (before, after))
+        assert torch.equal(made, again)
+        attacked = perturbed(images[task], made)
+        assert float((attacked - images[task]).abs().max()) * 255 <= job.epsilon * (1 + 1e-6)
+        assert victim.predictions(attacked).shape == (8,)
+
+
+def test_files_that_are_no_generators_are_named(classes, tmp_path):
+    with pytest.raises(MissingDataError, match="train these generators first"):
+        load_generators(tmp_path / "absent.safetensors")
+    with pytest.raises(BrokenFileError, match="not generators of headstrong"):
+        load_generators(classes[0]["east"])
+    other = job_with(filters=8)  # not the job of the tensors
+    save_generators(tmp_path / "other.safetensors", build_generators(job_with()), other, (SIDE, SIDE))
+    with pytest.raises(BrokenFileError, match="not those of its job"):
+        load_generators(tmp_path / "other.safetensors")
+
+
+# The same bits
+
+
+def outputs_of(folder):
+    return {name: (folder / name).read_bytes() for name in ("weights.safetensors", "history.csv")}
+
+
+def test_equal_runs_give_equal_files(classes, tmp_path):
+    for name in ("a", "b"):
+        torch.rand(3)  # what happened before must not matter
+        run(tmp_path / name, job_with(epochs=1), classes)
+    assert outputs_of(tmp_path / "a") == outputs_of(tmp_path / "b")
+    run(tmp_path / "c", job_with(epochs=1, seed=8), classes)
+    assert outputs_of(tmp_path / "c") != outputs_of(tmp_path / "a")
+
+
+def test_killed_and_resumed_gives_the_bits_of_an_undisturbed_run(classes, tmp_path):
+    """With everything that has a state: running averages, dropout's draws, learned weights, passes across epochs."""
+    job = job_with(epochs=3, weights="learned", mode="instance", method="mta", dropout=0.5, milestones=(1,))
+    run(tmp_path / "whole", job, classes)
     kill_after(tmp_path / "killed", job, classes, epoch=1, step=1)
-    resumed = run(tmp_path / "killed", job, classes)
-    assert resumed.read_bytes() == whole.read_bytes()
-    assert (tmp_path / "killed" / "history.csv").read_bytes() == (tmp_path / "whole" / "history.csv").read_bytes()
+    assert not [path for path in (tmp_path / "killed").iterdir() if path.is_file()], "outputs appear at the end only"
+    run(tmp_path / "killed", job, classes)
+    assert outputs_of(tmp_path / "killed") == outputs_of(tmp_path / "whole")
     assert not (tmp_path / "killed" / "work").exists()
 
 
@@ -173,9 +306,10 @@ train(generator_job_from_dict(job), *paths, folder / "weights.safetensors", hist
 """
 
 
-def kill_after(folder, job, victims, epoch, step):
+def kill_after(folder, job, files, epoch, step):
+    """Start a training in another process and kill it once its checkpoint is that far."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    given = [json.dumps({task: str(path) for task, path in paths.items()}) for paths in victims]
+    given = [json.dumps({task: str(path) for task, path in paths.items()}) for paths in files]
     command = [sys.executable, "-c", CHILD, str(folder), json.dumps(to_dict(job)), *given]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
         place = (0, 0)
@@ -190,17 +324,36 @@ def kill_after(folder, job, victims, epoch, step):
     assert child.returncode == -signal.SIGKILL
 
 
-def test_every_task_walks_through_all_its_images(classes, tmp_path):
-    """36 and 24 images in batches of 6: six steps an epoch; the smaller domain is seen one and a half times."""
-    run(tmp_path, job_with(epochs=1), classes)
-    from headstrong.generator_training import _Trainer
+class Stop(BaseException):
+    """Ends a training from within, leaving its checkpoint as a kill would."""
 
-    trainer = _Trainer(job_with(), open_victims("classes", "colour", *classes, "cpu"), "cpu")
-    assert trainer.run.steps == 6
-    seen = [trainer._rows("east", 0, step) for step in range(6)]
-    assert sorted(torch.cat(seen).tolist()) == list(range(36))
-    west = [trainer._rows("west", epoch, step) for epoch in (0, 1) for step in range(6)]
-    assert sorted(torch.cat(west).tolist()) == sorted(3 * list(range(24)))
+
+@pytest.mark.parametrize("changed", ["victim", "data"])
+def test_a_checkpoint_of_another_victim_is_not_used(changed, classes, tmp_path, monkeypatch, caplog):
+    count = iter(range(3))
+
+    def stopping(*arguments):
+        if next(count, None) is None:
+            raise Stop
+        return batch_rows(*arguments)
+
+    job, files = job_with(tasks=("east",), epochs=1), only("east", classes)
+    with monkeypatch.context() as patch:
+        patch.setattr(generator_training, "batch_rows", stopping)
+        with pytest.raises(Stop):
+            run(tmp_path / "run", job, files, minutes=0)
+    weights, data = files
+    if changed == "victim":
+        files = {"east": write_classifier(tmp_path / "other.safetensors", data["east"], 7)}, data
+    else:
+        files = weights, {"east": write_squares(tmp_path / "other.h5", 36, 5, SIDE)}
+    run(tmp_path / "run", job, files)
+    run(tmp_path / "fresh", job, files)
+    assert "starting from scratch" in caplog.text
+    assert outputs_of(tmp_path / "run") == outputs_of(tmp_path / "fresh")
+
+
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -212,33 +365,70 @@ def test_every_task_walks_through_all_its_images(classes, tmp_path):
         ),
         ({"goal": "targeted", "targets": ("red",)}, "1 targets for 2 tasks"),
         ({"method": "magic"}, "choose gap or mta"),
+        ({"norm": "l1"}, "choose linf or l2"),
+        ({"precision": "float8"}, "precision 'float8'"),
         ({"scaling": "channel", "norm": "l2"}, "linf only"),
+        ({"epsilon": 0.0}, "epsilon 0.0"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"tasks": ("east", "east")}, "each once"),
         ({"tasks": ("east", "north")}, "north"),
+        ({"shared_input": True}, "images of their own"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(changes, said, classes, tmp_path):
+def test_a_job_that_cannot_be_is_refused_in_one_line(changes, said, classes, tmp_path):
     with pytest.raises(ConfigError) as caught:
         run(tmp_path, job_with(**changes), classes)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "weights.safetensors").exists()
+    assert not list(tmp_path.iterdir())
 
 
-def test_files_that_are_no_generators_are_named(classes, tmp_path):
-    with pytest.raises(MissingDataError, match="train these generators first"):
-        load_generators(tmp_path / "absent.safetensors")
-    with pytest.raises(BrokenFileError, match="not generators of headstrong"):
-        load_generators(classes[0]["east"])
+def test_a_target_of_a_dense_task_is_refused(dense, tmp_path):
+    with pytest.raises(ConfigError, match="'floor' is no class of s; its classes are none"):
+        run(tmp_path, dense_job(goal="targeted", targets=("floor",) * 3), dense)
+
+
+@pytest.mark.parametrize("side", [SIDE + 2, 28])
+def test_images_of_sizes_that_do_not_fit_are_refused(side, classes, tmp_path):
+    """26 is no multiple of 4; 28 is one, but the other domain has 24."""
+    weights, data = classes
+    data = {**data, "west": write_squares(tmp_path / "west.h5", 6, side=side)}
+    with pytest.raises(ConfigError, match=f"images of west are {side}x{side}; expected one size for all"):
+        run(tmp_path / "run", job_with(), (weights, data))
+
+
+def test_a_run_that_diverges_leaves_nothing(classes, tmp_path):
+    with pytest.raises(DivergedError, match=r"^generator \S+: "):
+        run(tmp_path, job_with(learning_rate=1e30, mode="instance"), classes, minutes=0)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+# The program
+
+
+def test_the_program_trains_as_the_function_does(classes, tmp_path, monkeypatch):
+    job, (weights, data) = job_with(epochs=1), classes
+    path = run(tmp_path / "called", job, classes)
+    folder = tmp_path / "program"
+    given = [
+        part for task in TASKS for part in ("--victim", f"{task}={weights[task]}", "--data", f"{task}={data[task]}")
+    ]
+    monkeypatch.setattr(sys, "argv", [
+        "train_generator.py", "--job", json.dumps(to_dict(job)), *given, "--device", "cpu",
+        "--weights", str(folder / "weights.safetensors"), "--history", str(folder / "history.csv"),
+        "--work", str(folder / "work"),
+    ])  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "scripts" / "train_generator.py"), run_name="__main__")
+    assert not caught.value.code
+    assert outputs_of(folder) == outputs_of(path.parent)
+    record = json.loads((folder / "run.json").read_text())
+    assert set(record["victims"]) == set(record["data"]) == set(TASKS)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_equal_bits_on_a_gpu(classes, tmp_path):
     job = job_with(epochs=2, mode="instance", method="mta")
-    made = []
     for name in ("a", "b"):
-        weights, data = classes
-        path = tmp_path / name / "weights.safetensors"
-        train(job, weights, data, path, history=path.with_name("h.csv"), work=path.parent / "work", device="cuda",
-              threads=1, checkpoint_minutes=1e9)  # fmt: skip
-        made.append(path.read_bytes())
-    assert made[0] == made[1]
+        run(tmp_path / name, job, classes, device="cuda")
+    assert outputs_of(tmp_path / "a") == outputs_of(tmp_path / "b")

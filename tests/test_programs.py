@@ -20,8 +20,11 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=env)
 
 
+BY_HAND = {"apply_perturbation"}  # for pictures of other people, which no workflow knows
+
+
 def test_every_rule_has_a_script_of_its_name_and_every_script_a_rule():
-    assert sorted(RULES) == SCRIPTS
+    assert sorted(RULES) == sorted(set(SCRIPTS) - BY_HAND)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -95,7 +95,7 @@ def check_job(job: GeneratorJob) -> None:
                 f"generator {job.id}: {key} '{getattr(job, key)}' is unknown; choose {' or '.join(choices)}"
             )
     scale(torch.zeros(1, 3, 4, 4), job.norm, job.epsilon, job.scaling)
-    for key in ("epsilon", "epochs", "batch_size", "learning_rate"):
+    for key in ("epsilon", "epochs", "batch_size"):
         if not getattr(job, key) > 0:
             raise ConfigError(f"generator {job.id}: {key} {getattr(job, key)}; expected more than 0")
     if not job.tasks or len(set(job.tasks)) < len(job.tasks):
@@ -175,7 +175,8 @@ class _Trainer:
                 )
 
     def _losses(self, epoch: int, number: int) -> Tensor:
-        rows = {task: self._rows(task, epoch, number) for task in self.job.tasks}
+        done = epoch * self.run.steps + number
+        rows = {task: batch_rows(self.job, task, victim.count, done) for task, victim in self.victims.items()}
         images = {task: _ordered(self.victims[task].images(chosen)) for task, chosen in rows.items()}
         with autocast(self.job.precision, self.device):
             made = raw_perturbations(self.generators, self.job, images if self._inputs is None else self._inputs)
@@ -196,15 +197,18 @@ class _Trainer:
             return fooling_loss(least.float(), "targeted", job.log_mean)
         return fooling_loss(victim.losses(images, rows).float(), "untargeted", job.log_mean)
 
-    def _rows(self, task: str, epoch: int, number: int) -> Tensor:
-        """Rows of a task's batch: its own permutation of each of its own passes, however many an epoch has."""
-        job, count = self.job, self.victims[task].count
-        per_pass = max(1, count // job.batch_size)
-        done = epoch * self.run.steps + number
-        whose = "" if job.shared_input else task
-        seed = derive_seed(job.seed, "order", whose, done // per_pass)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        return order[(done % per_pass) * job.batch_size :][: job.batch_size]
+
+def batch_rows(job: GeneratorJob, task: str, count: int, done: int) -> Tensor:
+    """Rows long (B,) of a task's batch after `done` steps of the run, out of its `count` images.
+
+    A task walks through a permutation of its own in passes of its own: where it has fewer images than others it begins
+    the next within an epoch. Tasks that share their images share the permutations. The last, incomplete batch of a pass
+    is dropped; with fewer images than a batch takes, all are one.
+    """
+    per_pass = max(1, count // job.batch_size)
+    seed = derive_seed(job.seed, "order", "" if job.shared_input else task, done // per_pass)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[(done % per_pass) * job.batch_size :][: job.batch_size]
 
 
 def _ordered(images: Tensor) -> Tensor:
