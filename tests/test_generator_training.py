@@ -225,15 +225,25 @@ def test_a_universal_perturbation_is_one_for_all_images(method):
     assert not torch.equal(alone["east"], alone["west"])
 
 
+def used(job):
+    """Generators in evaluation mode, with the running averages that a training would leave."""
+    generators = build_generators(job).train()
+    drawn = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for _ in range(40):
+            generators({task: torch.rand(3, 3, SIDE, SIDE, generator=drawn) for task in job.tasks})
+    return generators.eval()
+
+
 def test_an_images_perturbation_is_its_own_whatever_its_batch():
     job = job_with(mode="instance", method="mta")
-    generators = build_generators(job).eval()
+    generators = used(job)
     images = {task: torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) for task in TASKS}
     whole = make_perturbations(generators, job, images, (SIDE, SIDE), "cpu")
     part = make_perturbations(generators, job, {task: x[2:3] for task, x in images.items()}, (SIDE, SIDE), "cpu")
     for task in TASKS:
         torch.testing.assert_close(whole[task][2:3], part[task], rtol=1e-4, atol=1e-6)
-        assert not torch.allclose(whole[task][0], whole[task][1], atol=1e-5)
+        assert float((whole[task][0] - whole[task][1]).abs().max()) > 0.1 * job.epsilon / 255
     with pytest.raises(ConfigError, match="give images"):
         make_perturbations(generators, job, None, (SIDE, SIDE), "cpu")
 
@@ -241,7 +251,7 @@ def test_an_images_perturbation_is_its_own_whatever_its_batch():
 @pytest.mark.parametrize("mode", ["universal", "instance"])
 def test_stored_generators_come_back_and_fit_other_victims(mode, classes, tmp_path):
     job = job_with(mode=mode, dropout=0.5)
-    before = build_generators(job).eval()
+    before = used(job)
     save_generators(tmp_path / "g.safetensors", before, job, (SIDE, SIDE), {"code": "c0de"})
     after, stored, size = load_generators(tmp_path / "g.safetensors")
     assert (stored, size) == (job, (SIDE, SIDE))

@@ -138,6 +138,7 @@ class GeneratorsConfig(Section):
         "uniform", description="Of the tasks' losses: 1/M each, or learned (uncertainty weighting)."
     )
     training: GeneratorTrainingConfig
+    samples: PositiveInt | None = Field(None, description="Test images of each task; null: all.")
     examples: Annotated[int, Field(ge=1)] = Field(3, description="Images of each task kept for the figures.")
     protocol: SwitchesConfig | None = Field(None, description="Switches that differ from the study's; null: none.")
 

@@ -133,7 +133,7 @@ class GeneratorPlan:
             victims=own[0].name,
             transfer=tuple(settings.transfer),
             generators=tuple(job for job in self.generators if job.family == family),
-            samples=None if settings.classifiers else evaluation.samples,
+            samples=settings.samples,
             batch_size=evaluation.batch_size,
             examples=settings.examples,
             error_pixels=protocol["error_pixels"],
