@@ -131,10 +131,7 @@ def test_every_dense_task_loses_to_its_own_perturbation(method, mode, dense, tmp
     ],
 )
 def test_the_history_tells_the_losses_of_the_paper(method, changes, classes, tmp_path):
-    """At learning rate 0, each step's loss computed again from the equations, with the classifiers as they are stored.
-
-    Without milestones this holds of every epoch; batch norm in training mode does not depend on its averages.
-    """
+    """At learning rate 0: the losses of all steps again, from the equations and the classifiers as they are stored."""
     job = job_with(**{"method": method, "mode": "instance", "epochs": 1, "learning_rate": 0.0, **changes})
     run(tmp_path, job, classes)
     victims = open_victims("classes", "colour", *classes, "cpu")
@@ -196,8 +193,7 @@ def test_gaps_generators_do_not_see_each_other(classes, tmp_path):
 
 
 def test_learned_weights_start_where_the_first_losses_are_and_leave_no_trace(classes, tmp_path):
-    """At learning rate 0 the look at the first batch changes nothing that is stored, running averages and dropout
-    included; at any other, uniform and learned weights begin with the same gradients."""
+    """At learning rate 0 the look at the first batch changes nothing: not running averages, not dropout's draws."""
     changes = {"mode": "instance", "method": "mta", "dropout": 0.5, "epochs": 1, "learning_rate": 0.0}
     stored = [
         read_tensors(run(tmp_path / kind, job_with(**changes, weights=kind), classes))[0]
