@@ -142,6 +142,8 @@ def test_batch_norm_folds_into_the_same_function():
         ({"backbone": "mnasnet0_5"}, "cannot be stored"),
         ({"backbone": "alexnet", "width": 0.5}, "width 0.5: only resnet18, resnet34, resnet50 come in other widths"),
         ({"width": 0}, "width 0"),
+        ({"stem": "wide"}, "choose published or unpooled"),
+        ({"stem": "unpooled", "backbone": "alexnet"}, "of a ResNet only"),
         ({"heads": {}}, "at least one label"),
         ({"heads": {"shape": 1}}, "2 classes of each"),
     ],
@@ -309,3 +311,22 @@ def test_files_that_are_no_classifiers_are_refused_in_one_line(tmp_path):
             load_classifier(tmp_path / name)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_an_unpooled_stem_keeps_the_weights_and_twice_the_resolution(tmp_path):
+    pooled, unpooled = (build_classifier("resnet18", HEADS, 0.125, stem=stem) for stem in ("published", "unpooled"))
+    assert same(pooled, unpooled)
+    seen = {}
+    for name, model in (("pooled", pooled), ("unpooled", unpooled)):
+        hook = model.backbone.layer1.register_forward_hook(
+            lambda *given, name=name: seen.update({name: given[2].shape})
+        )
+        model.eval()(torch.rand(1, 3, 32, 32))
+        hook.remove()
+    assert (seen["pooled"][-1], seen["unpooled"][-1]) == (8, 16)
+    names = {label: [str(number) for number in range(count)] for label, count in HEADS.items()}
+    save_classifier(tmp_path / "c.safetensors", unpooled, names, {})
+    images = torch.rand(2, 3, 32, 32)
+    assert load_classifier(tmp_path / "c.safetensors").stem == "unpooled"
+    again = load_classifier(tmp_path / "c.safetensors")(images)
+    assert all(torch.allclose(again[label], logits, atol=1e-6) for label, logits in unpooled(images).items())

@@ -1,10 +1,7 @@
 """Training of generators against classifiers of squares and a dense network: what it does; kill and resume."""
 
 import json
-import os
 import runpy
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from classifier_runs import write_squares
-from headstrong import generator_training
 from headstrong.attacks.generators import pattern, perturbed, scale
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
 from headstrong.generator_training import (
@@ -21,6 +17,7 @@ from headstrong.generator_training import (
     build_generators,
     load_generators,
     make_perturbations,
+    patterns,
     save_generators,
 )
 from headstrong.jobs import to_dict
@@ -36,8 +33,11 @@ from victim_runs import (
     dense_job,
     dense_victims,
     job_with,
+    kill_after,
     random_signs,
     run,
+    stopped,
+    used,
     write_classifier,
 )
 
@@ -219,16 +219,8 @@ def test_a_universal_perturbation_is_one_for_all_images(method):
         assert torch.equal(alone[task], given[task])
         assert torch.equal(alone[task], in_training[task]), "what is used is what was trained"
     assert not torch.equal(alone["east"], alone["west"])
-
-
-def used(job):
-    """Generators in evaluation mode, with the running averages that a training would leave."""
-    generators = build_generators(job).train()
-    drawn = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for _ in range(40):
-            generators({task: torch.rand(3, 3, SIDE, SIDE, generator=drawn) for task in job.tasks})
-    return generators.eval()
+    shared = patterns(dense_job(), (SIDE, SIDE), "cpu").values()
+    assert all(torch.equal(one, pattern(dense_job().seed, "", (SIDE, SIDE))) for one in shared)
 
 
 def test_an_images_perturbation_is_its_own_whatever_its_batch():
@@ -300,54 +292,10 @@ def test_killed_and_resumed_gives_the_bits_of_an_undisturbed_run(classes, tmp_pa
     assert not (tmp_path / "killed" / "work").exists()
 
 
-CHILD = """
-import json, sys
-from pathlib import Path
-from headstrong.generator_training import train
-from headstrong.jobs import generator_job_from_dict
-folder, job, victims, data = Path(sys.argv[1]), *(json.loads(text) for text in sys.argv[2:])
-paths = [{task: Path(path) for task, path in given.items()} for given in (victims, data)]
-train(generator_job_from_dict(job), *paths, folder / "weights.safetensors", history=folder / "history.csv",
-      work=folder / "work", device="cpu", threads=1, checkpoint_minutes=0)
-"""
-
-
-def kill_after(folder, job, files, epoch, step):
-    """Start a training in another process and kill it once its checkpoint is that far."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    given = [json.dumps({task: str(path) for task, path in paths.items()}) for paths in files]
-    command = [sys.executable, "-c", CHILD, str(folder), json.dumps(to_dict(job)), *given]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
-        place = (0, 0)
-        try:
-            while place < (epoch, step):
-                assert child.poll() is None, "the training ended before it could be killed"
-                if (folder / "work" / "last.ckpt").exists():
-                    description = read_tensors(folder / "work" / "last.ckpt")[1]
-                    place = (description["epoch"], description["step"])
-        finally:
-            child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
-
-
-class Stop(BaseException):
-    """Ends a training from within, leaving its checkpoint as a kill would."""
-
-
 @pytest.mark.parametrize("changed", ["victim", "data"])
 def test_a_checkpoint_of_another_victim_is_not_used(changed, classes, tmp_path, monkeypatch, caplog):
-    count = iter(range(3))
-
-    def stopping(*arguments):
-        if next(count, None) is None:
-            raise Stop
-        return batch_rows(*arguments)
-
     job, files = job_with(tasks=("east",), epochs=1), only("east", classes)
-    with monkeypatch.context() as patch:
-        patch.setattr(generator_training, "batch_rows", stopping)
-        with pytest.raises(Stop):
-            run(tmp_path / "run", job, files, minutes=0)
+    stopped(tmp_path / "run", job, files, monkeypatch, steps=3)
     weights, data = files
     if changed == "victim":
         files = {"east": write_classifier(tmp_path / "other.safetensors", data["east"], 7)}, data

@@ -125,7 +125,7 @@ def test_pictures_of_objects_depend_on_nothing_but_their_own_settings():
         ({"generators": {"domains": {"epsilon": [300]}}}, "0 to 255"),
         ({"classifiers": {"domain": {"labels": ["form"]}}}, "no label 'form'; it has shape"),
         ({"classifiers": {"domain": {"pictures": "office"}}}, "'office' is not among pictures: domains"),
-        ({"classifiers": {"domain": {"backbone": "vgg11"}}}, "classifiers.domain.width"),
+        ({"classifiers": {"domain": {"backbone": "vgg11", "stem": "published"}}}, "classifiers.domain.width"),
         ({"pictures": {"domains": {"domains": ["studio", "attic"]}}}, "no 'attic'; it has studio"),
         ({"pictures": {"domains": {"size": [64, 63]}}}, "multiples of 4"),
         ({"pictures": {"domains": {"train": None}}}, "must be numbers"),

@@ -113,7 +113,7 @@ def test_shapes_differ_and_the_confusable_ones_come_close():
         return np.array([object_shapes.SHAPES[shape](Draw(seed)).solids[0].size for seed in range(60)])
 
     cube, brick = (np.ptp(sizes(shape), axis=1) / sizes(shape).max(axis=1) for shape in ("cube", "brick"))
-    assert cube.max() < brick.min() < 0.35
+    assert cube.max() < brick.min() < 0.45
     ball, egg = (sizes(shape)[:, 2] / sizes(shape)[:, 0] for shape in ("ball", "egg"))
     assert (ball == 1).all()
     assert 1.1 < egg.min() < 1.25
@@ -126,13 +126,14 @@ def test_shapes_differ_and_the_confusable_ones_come_close():
 @pytest.mark.parametrize("domain", objects.DOMAINS)
 def test_the_object_has_its_size_and_is_in_the_frame(domain):
     for size, (low, high) in objects.SIZES.items():
-        for seed in range(8):
-            shape = objects.ATTRIBUTES["shape"][(3 * seed) % 10]
-            mask = on_object(seed, domain, numbers(size=size, shape=shape, pose="level"), (48, 48))
+        for seed in range(5):
+            shape = objects.ATTRIBUTES["shape"][(7 * seed) % 10]
+            mask = on_object(seed, domain, numbers(size=size, shape=shape, pose="level"), (40, 40))
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            share = max(np.ptp(rows), np.ptp(columns)) / 48
+            share = max(np.ptp(rows), np.ptp(columns)) / 40
             assert low - 0.06 < share < high + 0.06
-            assert not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+            assert not mask[[0, -1]].any()
+            assert not mask[:, [0, -1]].any()
 
 
 @pytest.mark.parametrize("domain", objects.DOMAINS)
@@ -141,9 +142,8 @@ def test_the_camera_looks_from_where_the_pose_says(domain):
         for seed in range(6):
             attributes = numbers(pose=pose)
             view = objects.view(seed, domain, attributes)
-            rise, run, _ = view.camera.position - view.scene.solids.centre[0], 0, 0
-            run = np.hypot(rise[0], rise[1])
-            assert low - 1e-6 <= np.degrees(np.arctan2(rise[2], run)) <= high + 1e-6
+            along, across, up = view.camera.position - view.scene.solids.centre[0]
+            assert low - 1e-6 <= np.degrees(np.arctan2(up, np.hypot(along, across))) <= high + 1e-6
             # ... and it stands in the room, clear of everything.
             assert ((view.camera.position > 0.05) & (view.camera.position < view.scene.shell.size - 0.05)).all()
             assert trace(view.scene, view.camera.position, view.ways(SIZE)).t.min() > 0.2
@@ -153,9 +153,11 @@ def test_the_camera_looks_from_where_the_pose_says(domain):
 def test_the_colour_of_the_object_is_the_one_named(domain):
     for colour, (hue, _, _) in object_shapes.COLOURS.items():
         pixels = []
-        for seed in range(6):
+        for seed in range(4):
             attributes = numbers(colour=colour)
-            pixels.append(objects.render(seed, domain, attributes, SIZE)[:, on_object(seed, domain, attributes)])
+            pixels.append(
+                objects.render(seed, domain, attributes, (16, 16))[:, on_object(seed, domain, attributes, (16, 16))]
+            )
         seen = mean_hsv(np.concatenate(pixels, axis=1))
         if colour in ("white", "black"):
             assert seen[1] < 0.3
@@ -182,46 +184,49 @@ def test_the_background_has_its_tint(domain):
 
 @pytest.mark.parametrize("domain", objects.DOMAINS)
 def test_the_light_falls_from_where_it_says(domain):
-    """The side of a ball that the camera sees is brightest lit from the front and darkest lit from the back."""
-    means = []
+    """How much of what the camera sees of a ball is turned to the key light: nearly all, about half, little."""
+    lit = {}
     for light in objects.LIGHTS:
-        attributes = [numbers(light=light) for _ in range(6)]
-        values = [
-            np.median(objects.render(seed, domain, one, SIZE)[:, on_object(seed, domain, one)])
-            / np.median(objects.render(seed, domain, one, SIZE)[:, ~on_object(seed, domain, one)])
-            for seed, one in enumerate(attributes)
-        ]
-        means.append(np.mean(values))
-    assert means[0] > 1.05 * means[1] > 1.1 * means[2]
+        shares = []
+        for seed in range(8):
+            view = objects.view(seed, domain, numbers(light=light))
+            hits = trace(view.scene, view.camera.position, view.ways((16, 16)))
+            mine = hits.surface < view.parts
+            towards = view.scene.lights.place[0] - hits.point[mine]
+            shares.append(((towards * hits.normal[mine]).sum(axis=1) > 0).mean())
+            assert ((view.scene.lights.place > 0) & (view.scene.lights.place < view.scene.shell.size)).all()
+        lit[light] = np.mean(shares)
+    assert lit["front"] > 0.85 > lit["side"] + 0.1
+    assert lit["side"] > lit["back"] + 0.1
 
 
 def test_textures_can_be_told_from_plain_paint():
     """Of the same ball in the same place, only what is painted on it changes."""
-    for domain in ("studio", "room"):
-        rough = {}
-        for texture in objects.ATTRIBUTES["texture"]:
-            steps = []
-            for seed in range(5):
-                attributes = numbers(texture=texture)
-                mask = on_object(seed, domain, attributes, (64, 64))
-                inner = mask[:, 1:] & mask[:, :-1]
-                rgb = objects.render(seed, domain, attributes, (64, 64)).astype(float)
-                steps.append(np.abs(np.diff(rgb, axis=2))[:, inner].mean())
-            rough[texture] = np.mean(steps)
-        assert all(rough[texture] > 1.3 * rough["plain"] for texture in rough if texture != "plain"), rough
+    rough = {}
+    for texture in objects.ATTRIBUTES["texture"]:
+        steps = []
+        for seed in range(4):
+            attributes = numbers(texture=texture)
+            mask = on_object(seed, "room", attributes, (48, 48))
+            rgb = objects.render(seed, "room", attributes, (48, 48)).astype(float)
+            steps.append(np.abs(np.diff(rgb, axis=2))[:, mask[:, 1:] & mask[:, :-1]].mean())
+        rough[texture] = np.mean(steps)
+    assert all(rough[texture] > 1.3 * rough["plain"] for texture in rough if texture != "plain"), rough
 
 
 @pytest.mark.parametrize("domain", objects.DOMAINS)
 def test_every_class_of_every_attribute_makes_another_picture(domain):
     for name, classes in objects.ATTRIBUTES.items():
-        pictures = [objects.render(2, domain, numbers() | {name: one}, SIZE).astype(int) for one in range(len(classes))]
+        pictures = [
+            objects.render(2, domain, numbers() | {name: one}, (16, 16)).astype(int) for one in range(len(classes))
+        ]
         for one, other in itertools.combinations(pictures, 2):
-            assert (np.abs(one - other).max(axis=0) > 6).mean() > 0.02, name
+            assert (np.abs(one - other).max(axis=0) > 4).mean() > 0.02, name
 
 
 def test_domains_look_different():
     def pictures(domain):
-        return np.stack([rgb for _, rgb, _ in objects.samples(1, domain, "train", 20, (64, 64))]) / 255
+        return np.stack([rgb for _, rgb, _ in objects.samples(1, domain, "train", 8, (64, 64))]) / 255
 
     def fine(images):
         """Share of the variance above half of the finest frequency that the picture could hold."""
@@ -264,19 +269,23 @@ def test_a_webcam_makes_the_same_of_a_picture_on_any_machine():
     row, column, channel = np.indices((16, 20, 3))
     picture = (3 * row * row + 7 * column + 50 * channel) % 256
     seen = objects._webcam(Draw(1), picture)
-    assert hashlib.sha256(seen.tobytes()).hexdigest()[:16] == "golden"
+    assert hashlib.sha256(seen.tobytes()).hexdigest()[:16] == "e6d6cb8d66ce3018"
 
 
-def test_a_webcam_is_coarse_and_noisy_but_true():
-    flat = np.full((64, 64, 3), 90)
-    for factor, size in ((2, 64), (4, 128)):
-        flat = np.full((size, size, 3), 90)
-        seen = objects._webcam(Draw(3), flat).astype(float)
-        assert abs(seen.mean() - 90) < 1
-        # At the border the smoothing repeats a cell: there its noise is seen whole along one axis.
-        cells = seen[:: factor * size, ::factor].std(), seen[0, 0], factor
-        assert 3 < cells[0] < objects.SENSOR[1] * 1.2
-        assert np.abs(np.diff(seen, axis=0)).mean() < seen.std()
+@pytest.mark.parametrize(("side", "factor"), [(64, 2), (128, 4)])
+def test_a_webcam_is_coarse_and_noisy_but_true(side, factor):
+    seen = objects._webcam(Draw(3), np.full((side, side, 3), 90)).astype(float)
+    assert abs(seen.mean() - 90) < 0.5
+    level = Draw(3).uniform(*objects.SENSOR)
+    # Right and below a middle of a cell by 1 / (2 factor): a known mean of four cells, whose deviation follows.
+    share = 1 - 1 / (2 * factor)
+    kept = share**2 + (1 - share) ** 2
+    inner = seen[factor // 2 : -factor // 2, factor // 2 : -factor // 2][::factor, ::factor]
+    assert inner.std() == pytest.approx(level * kept, rel=0.08)
+    assert len(np.unique(seen[0, : factor // 2, 0])) == 1  # beyond the last cell's middle nothing changes
+
+
+def test_stretching_is_bilinear():
     ramp = np.arange(8)[:, None, None] * np.ones((8, 4, 3), dtype=int)
     np.testing.assert_array_equal(objects._stretched(ramp, 2)[1:-1, 0, 0] / 4, np.arange(0.25, 7, 0.5))
 

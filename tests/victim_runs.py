@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -13,11 +19,15 @@ import classifier_runs
 import evaluation_runs
 import training_runs
 from generated_jobs import make_generator_job
+from headstrong import generator_training
 from headstrong.data.picture_batches import PictureBatches
-from headstrong.generator_training import train
-from headstrong.jobs import GeneratorJob
+from headstrong.generator_training import batch_rows, build_generators, train
+from headstrong.jobs import GeneratorJob, to_dict
 from headstrong.models.classifier import build_classifier, save_classifier
+from headstrong.models.generators import Generators
+from headstrong.models.store import read_tensors
 
+ROOT = Path(__file__).parent.parent
 SIDE = 24
 TASKS = ("east", "west")
 COUNTS = {"east": 36, "west": 24}
@@ -89,3 +99,63 @@ def random_signs(images: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Noise (B, 3, H, W) in pixel units at the corners of the Linf ball: what an attack must be stronger than."""
     drawn = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
     return torch.where(drawn < 0.5, -epsilon, epsilon) / 255
+
+
+def used(job: GeneratorJob) -> Generators:
+    """Generators in evaluation mode, with the running averages that a training would leave."""
+    generators = build_generators(job).train()
+    drawn = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for _ in range(40):
+            generators({task: torch.rand(3, 3, SIDE, SIDE, generator=drawn) for task in job.tasks})
+    return generators.eval()
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from headstrong.generator_training import train
+from headstrong.jobs import generator_job_from_dict
+folder, job, victims, data = Path(sys.argv[1]), *(json.loads(text) for text in sys.argv[2:])
+paths = [{task: Path(path) for task, path in given.items()} for given in (victims, data)]
+train(generator_job_from_dict(job), *paths, folder / "weights.safetensors", history=folder / "history.csv",
+      work=folder / "work", device="cpu", threads=1, checkpoint_minutes=0)
+"""
+
+
+def kill_after(folder: Path, job: GeneratorJob, files: Files, epoch: int, step: int) -> None:
+    """Start a training in another process and kill it once its checkpoint is that far."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    given = [json.dumps({task: str(path) for task, path in paths.items()}) for paths in files]
+    command = [sys.executable, "-c", CHILD, str(folder), json.dumps(to_dict(job)), *given]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
+        place = (0, 0)
+        try:
+            while place < (epoch, step):
+                assert child.poll() is None, "the training ended before it could be killed"
+                if (folder / "work" / "last.ckpt").exists():
+                    description = read_tensors(folder / "work" / "last.ckpt")[1]
+                    place = (description["epoch"], description["step"])
+        finally:
+            child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+
+
+class Stop(BaseException):
+    """Ends a training from within, leaving its checkpoint as a kill would."""
+
+
+def stopped(folder: Path, job: GeneratorJob, files: Files, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Train generators of one task with a checkpoint after every step, and stop after so many."""
+    count = iter(range(steps))
+
+    def stopping(*arguments: Any) -> torch.Tensor:
+        if next(count, None) is None:
+            raise Stop
+        return batch_rows(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generator_training, "batch_rows", stopping)
+        with pytest.raises(Stop):
+            run(folder, job, files, minutes=0)
+    assert (folder / "work" / "last.ckpt").is_file()

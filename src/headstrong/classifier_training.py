@@ -85,7 +85,7 @@ def _train(
     size = min(job.batch_size, batches.count)
     source = None if job.pretrained is None else find_pretrained(job.pretrained)
     pretrained = None if source is None else file_digest(source)
-    model = to_device(build_classifier(job.backbone, heads, job.width, job.seed, source), device).train()
+    model = to_device(build_classifier(job.backbone, heads, job.width, job.seed, source, job.stem), device).train()
     _check_pictures(job, model, size, batches.size)
     optimizer = optimizer_for(job, model)
     code = code or code_digest("headstrong.classifier_training")

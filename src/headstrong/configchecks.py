@@ -86,6 +86,8 @@ def _classifiers(config: Config) -> Iterator[Problem]:
             yield (*path, "labels"), message
         if len(set(family.labels)) < len(family.labels):
             yield (*path, "labels"), f"{family.labels}: each at most once"
+        if family.stem != "published" and family.backbone not in SCALABLE:
+            yield (*path, "stem"), f"{family.stem}: of {' and '.join(SCALABLE)} only"
         if family.width != 1 and family.backbone not in SCALABLE:
             yield (*path, "width"), f"{family.width:g}: of {' and '.join(SCALABLE)} only; others have width 1"
 

@@ -79,6 +79,9 @@ class ClassifierConfig(Section):
     labels: Annotated[list[str], Field(min_length=1)] = Field(description="Labels to tell, a head for each.")
     backbone: str = Field("resnet18", description="resnet18, resnet34, resnet50, or a classifier torchvision has.")
     width: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Factor on every channel count of a ResNet.")
+    stem: Literal["published", "unpooled"] = Field(
+        "published", description="unpooled: a ResNet without the pooling of its stem, for small pictures."
+    )
     pretrained: str | None = Field(
         None, pattern=r"^[^/\\]+$", description="File of weights to start from, in weights/ beside the real data."
     )

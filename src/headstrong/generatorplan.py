@@ -89,6 +89,7 @@ class GeneratorPlan:
             id=spec.id,
             backbone=family.backbone,
             width=family.width,
+            stem=family.stem,
             labels=tuple(family.labels),
             pretrained=family.pretrained,
             epochs=training.epochs,

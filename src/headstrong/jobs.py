@@ -103,6 +103,7 @@ class ClassifierJob:
     augment: bool  # random flips and shifts
     precision: str
     seed: int
+    stem: str = "published"  # of a ResNet: "published" | "unpooled"
 
 
 @dataclass(frozen=True)

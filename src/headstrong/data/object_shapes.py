@@ -38,7 +38,7 @@ TEXTURES = {
     "dots": textures.DOTS,
     "marble": textures.CLOUDS,
 }
-LYING = 0.35  # share of the objects that lie on a side
+LYING = 0.1  # share of the objects that lie on a side
 WOBBLE = 0.04  # radians: no ground is quite even
 INSIDE = 0.004  # metres by which the dark inside of a mug, a disc, stands above its rim
 
@@ -57,7 +57,7 @@ def _cube(draw: Draw) -> Form:
 
 
 def _brick(draw: Draw) -> Form:
-    half = (1.15, draw.uniform(0.6, 0.95), draw.uniform(0.45, 0.8))
+    half = (1.15, draw.uniform(0.55, 0.85), draw.uniform(0.45, 0.7))
     return Form([box((0, 0, 0), half)], [], math.pi / 2)
 
 
@@ -66,7 +66,7 @@ def _ball(draw: Draw) -> Form:
 
 
 def _egg(draw: Draw) -> Form:
-    return Form([ellipsoid((0, 0, 0), (0.85, 0.85, 0.85 * draw.uniform(1.15, 1.55)))], [], math.pi / 2)
+    return Form([ellipsoid((0, 0, 0), (0.85, 0.85, 0.85 * draw.uniform(1.2, 1.6)))], [], math.pi / 2)
 
 
 def _cylinder(draw: Draw) -> Form:
@@ -75,7 +75,7 @@ def _cylinder(draw: Draw) -> Form:
 
 def _bucket(draw: Draw) -> Form:
     top, height = draw.uniform(0.75, 1.0), draw.uniform(1.4, 1.9)
-    return _frustum(draw.uniform(0.55, 0.84) * top, top, height)
+    return _frustum(draw.uniform(0.5, 0.8) * top, top, height)
 
 
 def _cone(draw: Draw) -> Form:
@@ -172,7 +172,7 @@ def dressed(draw: Draw, thing: Thing, colour: str, texture: str, scale: float) -
     """The object's solids with their material: its colour, and a lighter or a darker one in the pattern's gaps."""
     first = draw.colour(*COLOURS[colour])
     light = colour == "black" or (colour != "white" and draw.chance(0.5))
-    strength = draw.uniform(0.45, 0.65)
+    strength = draw.uniform(0.3, 0.5)
     second = mixed(first, 1.0, strength) if light else mixed(first, 0.0, 0.4 + 0.8 * strength)
     period = draw.uniform(0.5, 0.9) * scale
     gloss = draw.choice((0.0, draw.uniform(0.1, 0.8)))

@@ -34,6 +34,7 @@ RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
+STEMS = ("published", "unpooled")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what torchvision's weights expect
 # The two networks with auxiliary classifiers; their published weights expect inputs scaled by themselves once more.
 _INCEPTIONS = {"aux_logits": False, "init_weights": True, "transform_input": True}
@@ -44,14 +45,14 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 class ResNet(nn.Module):
     """A ResNet without its classification layer: (B, 3, H, W), normalised, to (B, channels). H and W: any size."""
 
-    def __init__(self, name: str, width: float = 1.0) -> None:
+    def __init__(self, name: str, width: float = 1.0, pooled: bool = True) -> None:
         super().__init__()
         block, counts = RESNETS[name]
         before = scaled(64, width)
         self.conv1 = nn.Conv2d(3, before, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(before)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pooled else nn.Identity()
         for position, count in enumerate(counts):
             planes = scaled(64 * 2**position, width)
             self.add_module(f"layer{position + 1}", _stage(block, before, planes, count, 2 if position else 1))
@@ -90,13 +91,15 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: str, heads: Mapping[str, int], width: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self, backbone: str, heads: Mapping[str, int], width: float = 1.0, seed: int = 0, stem: str = "published"
+    ) -> None:
         super().__init__()
-        self.backbone_name, self.width, self.classes = backbone, width, dict(heads)
+        self.backbone_name, self.width, self.classes, self.stem = backbone, width, dict(heads), stem
         self.backbone: nn.Module
         with _seeded(seed, "backbone"):
             if backbone in RESNETS:
-                resnet = initialise(ResNet(backbone, width))
+                resnet = initialise(ResNet(backbone, width, pooled=stem == "published"))
                 self.backbone, self.channels, self.classification_layer = resnet, resnet.channels, "fc"
             else:
                 self.backbone, self.channels, self.classification_layer = _torchvision_backbone(backbone)
@@ -120,13 +123,19 @@ class Classifier(nn.Module):
 
 
 def build_classifier(
-    backbone: str, heads: Mapping[str, int], width: float = 1.0, seed: int = 0, pretrained: Path | None = None
+    backbone: str,
+    heads: Mapping[str, int],
+    width: float = 1.0,
+    seed: int = 0,
+    pretrained: Path | None = None,
+    stem: str = "published",
 ) -> Classifier:
     """A fresh classifier on the CPU, in training mode.
 
     backbone: one of `RESNETS`, or any classification network of torchvision that ends in a linear layer. heads: number
     of classes by label, at least 2 each. width: factor on every channel count of a ResNet; the others have width 1.
     pretrained: file with weights of the whole published network, of which the backbone is taken (`load_pretrained`).
+    stem: "unpooled" leaves out the maximum pooling of a ResNet's stem, for small images, of which it loses too much.
     Equal arguments give equal weights, and a head starts the same whatever its companions; torch's own random state is
     left alone. Raises ConfigError for arguments that cannot be, and what `load_pretrained` raises.
     """
@@ -136,7 +145,9 @@ def build_classifier(
         raise ConfigError(f"width {width}: expected a number above 0; 1 is the published network")
     if width != 1 and backbone not in RESNETS:
         raise ConfigError(f"width {width}: only {', '.join(RESNETS)} come in other widths than 1, not '{backbone}'")
-    model = Classifier(backbone, heads, width, seed)
+    if stem not in STEMS or (stem != "published" and backbone not in RESNETS):
+        raise ConfigError(f"stem '{stem}' of {backbone}: choose {' or '.join(STEMS)}; the latter of a ResNet only")
+    model = Classifier(backbone, heads, width, seed, stem)
     if pretrained is not None:
         load_pretrained(model, pretrained)
     return model
@@ -231,6 +242,7 @@ def save_classifier(
         "format": FORMAT,
         "backbone": model.backbone_name,
         "width": model.width,
+        "stem": model.stem,
         "labels": list(named),  # JSON keeps no order of `classes`
         "classes": named,
         "job": job,
@@ -249,7 +261,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
     try:
         heads = {label: len(description["classes"][label]) for label in description["labels"]}
         # Not on torch's meta device, though the weights come from the file: RegNets cannot be built there.
-        model = build_classifier(description["backbone"], heads, description["width"])
+        model = build_classifier(description["backbone"], heads, description["width"], stem=description["stem"])
         model.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
