@@ -92,9 +92,9 @@ def _ring(draw: Draw) -> Form:
 
 
 def _mug(draw: Draw) -> Form:
-    radius, half, tube = draw.uniform(0.65, 0.85), draw.uniform(0.75, 1.0), draw.uniform(0.1, 0.15)
+    radius, half, tube = draw.uniform(0.6, 0.8), draw.uniform(0.75, 0.95), draw.uniform(0.12, 0.18)
     # The handle's plane holds the mug's axis; the wall hides the inner half of it.
-    handle = torus((radius + 0.1, 0, 0), draw.uniform(0.5, 0.6) * half, tube, tilt=math.pi / 2)
+    handle = torus((radius + 0.15, 0, 0), draw.uniform(0.55, 0.65) * half, tube, tilt=math.pi / 2)
     inside = cylinder((0, 0, half), 0.85 * radius, 2 * INSIDE)
     return Form([cylinder((0, 0, 0), radius, 2 * half), handle], [inside], math.pi / 2)
 

@@ -33,8 +33,8 @@ from headstrong.seeds import derive_seed
 
 __all__ = ["ATTRIBUTES", "DOMAINS", "describe", "render", "samples", "view"]
 
-SIZES: dict[str, Range] = {"small": (0.36, 0.42), "medium": (0.47, 0.54), "large": (0.59, 0.66)}  # of the frame
-POSES: dict[str, Range] = {"level": (7, 14), "raised": (22, 29), "above": (37, 45)}  # degrees of the camera's elevation
+SIZES: dict[str, Range] = {"small": (0.4, 0.45), "medium": (0.5, 0.55), "large": (0.6, 0.66)}  # of the frame
+POSES: dict[str, Range] = {"level": (9, 14), "raised": (20, 26), "above": (33, 40)}  # degrees of the camera's elevation
 LIGHTS: dict[str, Range] = {"front": (0, 35), "side": (70, 105), "back": (140, 180)}  # degrees from camera to key light
 TINTS: dict[str, tuple[Range, float]] = {  # hue of the surroundings, and how much of it
     "grey": (ANY_HUE, 0.05),
@@ -98,7 +98,7 @@ DOMAINS = tuple(_DOMAINS)
 PROBE = (12, 12)  # rays of the glance that sets the exposure
 TOP, DEEP = 2.5, 2.6  # metres: the shell's height, and from the object to the wall behind the camera
 STEP = 96  # levels (of 255) between neighbours beyond which a pixel is averaged over more rays
-SENSOR = (4.0, 8.0)  # levels (of 255): range of the standard deviation of a webcam's noise
+SENSOR = (3.0, 7.0)  # levels (of 255): range of the standard deviation of a webcam's noise
 UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -235,10 +235,10 @@ class _Base:
             return
         paper = (textures.PLAIN, textures.CLOUDS, textures.STRIPES, textures.BRICKS, textures.TILES)
         floor = (textures.PLANKS, textures.TILES, textures.CHECKS, textures.WOOD, textures.CLOUDS)
-        wall = tints(paper, (0.15, 0.5), 0.25)
-        self.shell = [wall] * 4 + [tints(floor, (0.2, 0.5), 0.3, 0.15), tints((textures.PLAIN,), (0.3, 0.5), 0.0)]
+        wall = tints(paper, (0.15, 0.5), 0.16)
+        self.shell = [wall] * 4 + [tints(floor, (0.2, 0.5), 0.2, 0.1), tints((textures.PLAIN,), (0.3, 0.5), 0.0)]
         if draw.chance(0.4):
-            self._bench(draw, tints(floor, (0.15, 0.4), 0.3, 0.2), size)
+            self._bench(draw, tints(floor, (0.15, 0.4), 0.2, 0.1), size)
         self._clutter(draw, size)
 
     def _bench(self, draw: Draw, top: Material, size: Floats) -> None:
@@ -251,7 +251,7 @@ class _Base:
         """Furniture along the wall behind the object, and pictures on it."""
         for side in (-0.65, 0.65):
             x = float(size[0]) / 2 + side + draw.uniform(-0.3, 0.3)
-            if draw.chance(0.4):
+            if draw.chance(0.3):
                 piece = draw.choice((furniture.cabinet, furniture.shelf, furniture.books, furniture.chair))(draw)
                 self.parts += piece.placed(x, float(size[1]) - piece.half[1] - 0.03, 0.0, math.pi)
             elif draw.chance(0.5):
@@ -271,7 +271,7 @@ def _camera(draw: Draw, rules: _Domain, thing: Thing, chosen: Mapping[str, str],
     tangent = math.tan(math.radians(angle) / 2)
     # The outline lies, for most shapes, a little before the middle.
     distance = wide / (2 * tangent * share) + 0.15 * deep
-    room = 2 * tangent * 0.5 * (1 - share) / 2
+    room = 2 * tangent * 0.4 * (1 - share) / 2
     aim = forward + room * (draw.uniform(-1, 1) * right + draw.uniform(-1, 1) * down)
     aim = aim / math.sqrt(float((aim * aim).sum()))
     towards, pitch = math.atan2(float(aim[1]), float(aim[0])), math.asin(float(aim[2]))
