@@ -76,19 +76,31 @@ def test_a_network_can_start_as_the_constant_predictor(encoder):
 
 
 @pytest.mark.parametrize("encoder", NETWORKS)
-def test_files_and_folding_keep_the_function(encoder, tmp_path):
+def test_files_keep_the_function(encoder, tmp_path):
     model = small(encoder)
     for _ in range(3):
         model(images(4))  # running averages of its own
     model.eval()
     save_model(tmp_path / "model.safetensors", model, {"id": "x"})
     loaded = load_model(tmp_path / "model.safetensors")
-    folded = fold_batch_norm(loaded, images(1))
-    before, read, after = model(images()), loaded(images()), folded(images())
+    before, read = model(images()), loaded(images())
     for letter in "sdn":
         torch.testing.assert_close(read[letter], before[letter], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(after[letter], before[letter], rtol=1e-5, atol=1e-6)
-    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+
+
+@pytest.mark.parametrize("encoder", NETWORKS)
+def test_folding_leaves_them_as_they_are(encoder):
+    """Where an image is plain, a pooling's largest is one of four equals, and rounding would decide which."""
+    model = small(encoder)
+    for _ in range(3):
+        model(images(4))
+    model.eval()
+    grey = torch.full((1, 3, 32, 64), 0.5)
+    folded = fold_batch_norm(model, grey)
+    assert folded is not model
+    for shown in (grey, images()):
+        before, after = model(shown), folded(shown)
+        assert all(torch.equal(before[letter], after[letter]) for letter in "sdn")
 
 
 @pytest.mark.parametrize("encoder", NETWORKS)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from headstrong.models.segnet import SegNet
+
 FOLDING_TOLERANCE = 1e-4  # relative; float rounding of a deep network stays an order of magnitude below
 
 
@@ -19,8 +21,13 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
     The same function up to float rounding, with fewer passes over memory. `example` is an image (1, 3, H, W) that is
     run through the model to see which convolution feeds which batch norm, and to check the result. Raises RuntimeError
     when the folded model answers otherwise.
+
+    A SegNet comes back unfolded: it puts values back where a pooling found the largest of four, and where two of them
+    are equal but for rounding, folding would move them.
     """
     model = copy.deepcopy(model).eval()
+    if any(isinstance(part, SegNet) for part in model.modules()):
+        return model
     before, pairs = _run_and_pair(model, example)
     places = {child: (parent, name) for parent in model.modules() for name, child in parent.named_children()}
     for norm, conv in pairs.items():

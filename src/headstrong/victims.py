@@ -1,7 +1,7 @@
 """Victims of generated perturbations: the network that one task's perturbation is to fool, and the images it sees.
 
 A task is a domain with a classifier of its own, or one output of a dense model. Networks are in evaluation mode, their
-batch norms folded; their weights have no gradient.
+batch norms folded where they can be; their weights have no gradient.
 """
 
 from __future__ import annotations
