@@ -119,7 +119,7 @@ def test_shapes_differ_and_the_confusable_ones_come_close():
     assert 1.1 < egg.min() < 1.25
     cylinder, bucket, cone = (sizes(shape)[:, 1] / sizes(shape)[:, 0] for shape in ("cylinder", "bucket", "cone"))
     assert (cylinder == 1).all()
-    assert 1.1 < bucket.min() < 1.25
+    assert 1.1 < bucket.min() < 1.3
     assert cone.max() < 0.15
 
 
@@ -269,7 +269,7 @@ def test_a_webcam_makes_the_same_of_a_picture_on_any_machine():
     row, column, channel = np.indices((16, 20, 3))
     picture = (3 * row * row + 7 * column + 50 * channel) % 256
     seen = objects._webcam(Draw(1), picture)
-    assert hashlib.sha256(seen.tobytes()).hexdigest()[:16] == "e6d6cb8d66ce3018"
+    assert hashlib.sha256(seen.tobytes()).hexdigest()[:16] == "a441894dc97e9dc9"
 
 
 @pytest.mark.parametrize(("side", "factor"), [(64, 2), (128, 4)])

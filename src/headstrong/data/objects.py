@@ -75,21 +75,38 @@ class _Domain(NamedTuple):
 
 _DOMAINS = {
     "studio": _Domain(
-        (24, 34), (0.08, 0.16), (0.93, 1.0), (50, 66), (2.2, 3.0), (2.4, 3.4), (0, 0.05), (0.4, 0.6), (1.1, 1.5), True
+        view=(24, 34),
+        saturation=(0.08, 0.16),
+        value=(0.93, 1.0),
+        elevation=(50, 66),
+        distance=(2.2, 3.0),
+        power=(2.4, 3.4),
+        cast=(0.0, 0.05),
+        ambient=(0.4, 0.6),
+        exposed=(1.1, 1.5),
+        seamless=True,
     ),
     "room": _Domain(
-        (34, 46), (0.14, 0.3), (0.5, 0.85), (32, 58), (1.2, 1.9), (2.2, 3.6), (0.05, 0.2), (0.22, 0.4), (0.4, 0.65)
+        view=(30, 40),
+        saturation=(0.14, 0.3),
+        value=(0.6, 0.85),
+        elevation=(42, 60),
+        distance=(1.3, 1.9),
+        power=(1.8, 2.8),
+        cast=(0.05, 0.15),
+        ambient=(0.4, 0.55),
+        exposed=(0.45, 0.65),
     ),
     "webcam": _Domain(
-        (46, 58),
-        (0.2, 0.35),
-        (0.5, 0.8),
-        (32, 58),
-        (1.2, 1.9),
-        (1.8, 3.2),
-        (0.2, 0.38),
-        (0.25, 0.45),
-        (0.1, 0.19),
+        view=(42, 52),
+        saturation=(0.18, 0.32),
+        value=(0.55, 0.8),
+        elevation=(42, 60),
+        distance=(1.3, 1.9),
+        power=(1.6, 2.6),
+        cast=(0.2, 0.35),
+        ambient=(0.4, 0.55),
+        exposed=(0.11, 0.19),
         webcam=True,
     ),
 }
@@ -233,11 +250,11 @@ class _Base:
         if rules.seamless:
             self.shell = [tints((textures.PLAIN,), (0.3, 0.5), 0.0)] * 6
             return
-        paper = (textures.PLAIN, textures.CLOUDS, textures.STRIPES, textures.BRICKS, textures.TILES)
+        paper = (textures.PLAIN, textures.CLOUDS, textures.BRICKS, textures.TILES)
         floor = (textures.PLANKS, textures.TILES, textures.CHECKS, textures.WOOD, textures.CLOUDS)
-        wall = tints(paper, (0.15, 0.5), 0.16)
+        wall = tints(paper, (0.2, 0.5), 0.15)
         self.shell = [wall] * 4 + [tints(floor, (0.2, 0.5), 0.2, 0.1), tints((textures.PLAIN,), (0.3, 0.5), 0.0)]
-        if draw.chance(0.4):
+        if draw.chance(0.3):
             self._bench(draw, tints(floor, (0.15, 0.4), 0.2, 0.1), size)
         self._clutter(draw, size)
 
@@ -251,10 +268,10 @@ class _Base:
         """Furniture along the wall behind the object, and pictures on it."""
         for side in (-0.65, 0.65):
             x = float(size[0]) / 2 + side + draw.uniform(-0.3, 0.3)
-            if draw.chance(0.3):
+            if draw.chance(0.2):
                 piece = draw.choice((furniture.cabinet, furniture.shelf, furniture.books, furniture.chair))(draw)
                 self.parts += piece.placed(x, float(size[1]) - piece.half[1] - 0.03, 0.0, math.pi)
-            elif draw.chance(0.5):
+            elif draw.chance(0.25):
                 picture = furniture.painting(draw)
                 self.parts += picture.placed(x, float(size[1]), draw.uniform(0.6, 1.2), math.pi)
 
