@@ -42,13 +42,5 @@ if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
     parser.add_argument("--data", type=Path, required=True, help="cache of the training pictures")
-    parser.add_argument(
-        "--weights", type=Path, required=True, help="safetensors file to write; run.json goes beside it"
-    )
-    parser.add_argument("--history", type=Path, required=True, help="CSV of losses by epoch to write")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
-    parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="minutes between checkpoints")
-    parser.add_argument("--code", help="digest of the code; computed when not given")
+    program.add_training_options(parser)
     sys.exit(program.run(main, parser))

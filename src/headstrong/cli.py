@@ -51,6 +51,9 @@ def plan(arguments: argparse.Namespace) -> None:
         print(found.count())
         sections = Counter(model.section for model in found.models)
         print(", ".join(f"{name} {count}" for name, count in sections.items()), file=sys.stderr)
+        made = found.generated
+        if made.generators:
+            print(f"{len(made.classifiers)} classifiers, {len(made.generators)} generators", file=sys.stderr)
         return
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -86,7 +89,7 @@ def doctor(_: argparse.Namespace) -> None:
     sbatch = shutil.which("sbatch")
     slurm_plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm") is not None
     print(f"{'SLURM':14} {sbatch or 'no sbatch here'}; Snakemake plugin {'installed' if slurm_plugin else 'missing'}")
-    print(f"{'rooms':14} embedded, nothing to place")
+    print(f"{'rooms, objects':14} embedded, nothing to place")
     for dataset in DATASETS:
         try:
             print(f"{dataset:14} {locate(dataset)}")

@@ -43,6 +43,19 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """What every program that trains takes: where results and checkpoint go, device, threads, code."""
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="safetensors file to write; run.json goes beside it"
+    )
+    parser.add_argument("--history", type=Path, required=True, help="CSV of losses by epoch to write")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
+    parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="minutes between checkpoints")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+
+
 def text_or_file(value: str) -> str:
     """An argument given as text, or as @FILE that holds it."""
     if not value.startswith("@"):

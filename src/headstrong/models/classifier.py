@@ -6,10 +6,9 @@ weights load. Other classification networks are torchvision's own, which is impo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.models.blocks import BasicBlock, Bottleneck
 from headstrong.models.encoders import scaled
 from headstrong.models.multitask import initialise
+from headstrong.models.seeding import seeded
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import ROOT
-from headstrong.seeds import derive_seed
 
 FORMAT = "headstrong-classifier-1"
 RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
@@ -97,7 +96,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone_name, self.width, self.classes, self.stem = backbone, width, dict(heads), stem
         self.backbone: nn.Module
-        with _seeded(seed, "backbone"):
+        with seeded(seed, "init", "backbone"):
             if backbone in RESNETS:
                 resnet = initialise(ResNet(backbone, width, pooled=stem == "published"))
                 self.backbone, self.channels, self.classification_layer = resnet, resnet.channels, "fc"
@@ -106,7 +105,7 @@ class Classifier(nn.Module):
         # A list: a ModuleDict refuses some labels, such as "type", which name what it has already.
         self.heads = nn.ModuleList()
         for label, count in heads.items():
-            with _seeded(seed, f"head {label}"):
+            with seeded(seed, "init", f"head {label}"):
                 self.heads.append(nn.Linear(self.channels, count))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
@@ -289,13 +288,6 @@ def _read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if description.get("format") != FORMAT:
         raise BrokenFileError(f"{path}: not a classifier of headstrong ({FORMAT}); {_REMEDY}")
     return tensors, description
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, part: str) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "init", part))  # torch.manual_seed would seed GPUs too
-        yield
 
 
 _REMEDY = "delete it and train this classifier again"

@@ -7,14 +7,14 @@ blocks. With 64 filters and batch norm, MTA's Table 7 gives the numbers of param
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstrong.models.aspp import SeededDropout
+from headstrong.models.seeding import seeded
 from headstrong.seeds import derive_seed
 
 NORMALIZATIONS = ("batch", "instance")
@@ -151,7 +151,7 @@ class _Parts:
 
     def encoder(self, number: int) -> nn.Sequential:
         n, bias = self._n, self._bias
-        with _seeded(self._seed, "encoder", number):
+        with seeded(self._seed, "generator", "encoder", number):
             layers = [
                 ReflectionPad(3),
                 nn.Conv2d(3, n, 7, bias=bias),
@@ -169,7 +169,7 @@ class _Parts:
 
     def decoder(self, number: int) -> nn.Sequential:
         n, bias = self._n, self._bias
-        with _seeded(self._seed, "decoder", number):
+        with seeded(self._seed, "generator", "decoder", number):
             return _initialise(
                 nn.Sequential(
                     nn.ConvTranspose2d(4 * n, 2 * n, 3, stride=2, padding=1, output_padding=1, bias=bias),
@@ -208,10 +208,3 @@ def _initialise(part: nn.Sequential) -> nn.Sequential:
             nn.init.normal_(layer.weight, mean=1.0, std=SPREAD)
             nn.init.zeros_(layer.bias)
     return part
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, part: str, number: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "generator", part, number))
-        yield

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -18,6 +17,7 @@ from headstrong.models.branched import STRIDES, BranchedTrunk, build_stage, trun
 from headstrong.models.decoders import build_decoder
 from headstrong.models.encoders import ENCODERS, build_encoder
 from headstrong.models.mtan import MTANTrunk
+from headstrong.models.seeding import seeded
 from headstrong.models.segnet import SegNet, initialise_xavier, segnet_head
 from headstrong.seeds import derive_seed
 from headstrong.tasks import TASKS
@@ -45,7 +45,7 @@ class MultiTaskModel(nn.Module):
             trunk = _segnet_trunk(encoder, tasks, width, seed)
             self.encoder, self.stride, before = trunk, trunk.stride, trunk.channels
         elif layout is None:
-            with _seeded(seed, "encoder"):
+            with seeded(seed, "init", "encoder"):
                 shared = initialise(build_encoder(encoder, width))
             self.encoder, self.stride, before = shared, shared.stride, shared.channels
         else:
@@ -53,7 +53,7 @@ class MultiTaskModel(nn.Module):
             self.stride, before = STRIDES[encoder], trunk_channels(encoder, width)
         self.decoders = nn.ModuleDict()
         for letter in tasks:
-            with _seeded(seed, letter):
+            with seeded(seed, "init", letter):
                 self.decoders[letter] = self._decoder(letter, before, seed)
             self.register_buffer(_offset(letter), torch.zeros(output_channels(letter, classes), 1, 1))
 
@@ -134,7 +134,7 @@ def build_model(
 
 
 def _segnet_trunk(encoder: str, tasks: str, width: float, seed: int) -> SegNet | MTANTrunk:
-    with _seeded(seed, "encoder"):
+    with seeded(seed, "init", "encoder"):
         shared = initialise_xavier(SegNet(width))
     if encoder == "segnet":
         return shared
@@ -142,7 +142,7 @@ def _segnet_trunk(encoder: str, tasks: str, width: float, seed: int) -> SegNet |
         trunk = MTANTrunk(tasks, width)
     parts = {"down": trunk.carry_down, "up": trunk.carry_up, **dict(trunk.attention.items())}
     for name, part in parts.items():
-        with _seeded(seed, f"attention {name}"):
+        with seeded(seed, "init", f"attention {name}"):
             initialise_xavier(part)
     trunk.shared.load_state_dict(shared.state_dict())  # MTAN and DMTL start from the same shared network
     return trunk
@@ -152,7 +152,7 @@ def _branched_trunk(encoder: str, tasks: str, width: float, seed: int, layout: i
     partitions = layouts.layout(layout, len(tasks))
     stages = []
     for level in range(layouts.LEVELS):
-        with _seeded(seed, f"level {level}"):  # not of the tasks: all copies of a stage start alike
+        with seeded(seed, "init", f"level {level}"):  # not of the tasks: all copies of a stage start alike
             stages.append(build_stage(encoder, level, width))
     return BranchedTrunk(stages, partitions, tasks)
 
@@ -195,10 +195,3 @@ def use_channels_last(model: MultiTaskModel) -> MultiTaskModel:
     """
     moved: MultiTaskModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, part: str) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "init", part))  # torch.manual_seed would seed GPUs too
-        yield
