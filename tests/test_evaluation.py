@@ -335,7 +335,7 @@ def test_an_attack_that_does_not_move_is_flagged(traced: Path, result: Path) -> 
 def test_the_log_tells_clean_and_adversarial_error(
     weights: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="headstrong.evaluation"):
+    with caplog.at_level(logging.INFO, logger="headstrong.progress"):
         output = run(make_job(attacks=ATTACKS[:1]), weights, data, tmp_path / "e.h5")
     line = next(message for message in caplog.messages if message.startswith(ATTACKS[0].name))
     with h5py.File(output) as file:

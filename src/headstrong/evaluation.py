@@ -23,9 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -51,14 +48,13 @@ from headstrong.losses import per_sample_losses
 from headstrong.measures import per_sample_measures
 from headstrong.metrics import per_sample_errors
 from headstrong.models import MultiTaskModel, load_metadata, load_model
+from headstrong.progress import BatchProgress
 from headstrong.provenance import atomic_path, file_digest, settings_json
 from headstrong.runtime import autocast, computes_in_bfloat16, reproducible
 from headstrong.sanity import Outcome, flags
 
 FORMAT = "headstrong-evaluation-2"
 BASELINES = ("clean", "start")
-
-log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -77,7 +73,7 @@ def evaluate(
         with contextlib.closing(batches), SplitFile(data) as split:
             _check_match(job, model, batches, weights, data)
             bench = _Bench.build(job, model, batches, _class_weights(job, weights, device))
-            with atomic_path(output) as partial, h5py.File(partial, "w", locking=False) as file:
+            with atomic_path(output) as part, h5py.File(part, "w", locking=False) as file:
                 file.attrs["format"] = FORMAT
                 file.attrs["id"] = job.id
                 file.attrs["tasks"] = job.tasks
@@ -94,10 +90,11 @@ def evaluate(
 def _measure_all(bench: _Bench, file: h5py.File) -> None:
     job = bench.job
     outcomes = []
-    with _Progress(job, bench.rounds) as progress:
+    total = bench.rounds * (1 + job.gradients + len(job.attacks))
+    with BatchProgress(job.id, total) as progress:
         clean = bench.clean(progress)
         _store_measured(file.create_group("clean"), clean, job.tasks)
-        progress.finished("clean", clean, clean)
+        progress.finished("clean", partial(_in_words, job.tasks, clean, clean))
         gradients = bench.gradients(progress) if job.gradients else None
         if gradients is not None:
             _store_gradients(file.create_group("gradients"), gradients)
@@ -105,7 +102,7 @@ def _measure_all(bench: _Bench, file: h5py.File) -> None:
         for attack in job.attacks:
             found = bench.attacked(attack, clean.losses, progress)
             _store_attacked(group.create_group(attack.name), found, attack, job.tasks)
-            progress.finished(attack.name, clean, found.end)
+            progress.finished(attack.name, partial(_in_words, job.tasks, clean, found.end))
             outcomes.append(Outcome(attack, found.end.losses, found.end.linf, found.curve))
     norms = None if gradients is None else np.sqrt(np.diagonal(gradients.gram, axis1=1, axis2=2))
     _store(file, "flags", json.dumps(flags(job.tasks, clean.losses, outcomes, norms)))
@@ -153,11 +150,11 @@ class _Bench:
     def rounds(self) -> int:
         return -(-self.batches.count // self.job.batch_size)
 
-    def clean(self, progress: _Progress) -> _Measured:
+    def clean(self, progress: BatchProgress) -> _Measured:
         """All tasks on all clean images."""
         return self._whole([self._measure(batch, batch.images) for batch in self._parts(progress)], "clean images")
 
-    def attacked(self, attack: AttackJob, clean_losses: NDArray[np.float32], progress: _Progress) -> _Attacked:
+    def attacked(self, attack: AttackJob, clean_losses: NDArray[np.float32], progress: BatchProgress) -> _Attacked:
         """All tasks on the images an attack makes, and what it noted on the way."""
         ends, starts, curves, programs = [], [], [], []
         for batch in self._parts(progress):
@@ -177,7 +174,7 @@ class _Bench:
             programs=_program_columns(programs),
         )
 
-    def gradients(self, progress: _Progress) -> Gradients:
+    def gradients(self, progress: BatchProgress) -> Gradients:
         """In float32 whatever the precision of the job: differences of gradients matter here, not speed."""
         parts = (
             (batch.images, partial(self._losses_at, batch=batch, tasks=self.job.tasks, precision="float32"))
@@ -188,7 +185,7 @@ class _Bench:
             raise DivergedError(f"model {self.job.id!r}: a gradient at a clean image is not a number; train it again")
         return found
 
-    def _parts(self, progress: _Progress) -> Iterator[Batch]:
+    def _parts(self, progress: BatchProgress) -> Iterator[Batch]:
         for rows in torch.arange(self.batches.count).split(self.job.batch_size):
             yield self.batches.get(rows)
             progress.advance()
@@ -361,35 +358,7 @@ def _store_gradients(group: h5py.Group, found: Gradients) -> None:
         _store(group, name, getattr(found, name))
 
 
-class _Progress:
-    """A bar on a terminal; else one line in the log for every attack done."""
-
-    def __init__(self, job: EvaluationJob, rounds: int) -> None:
-        self.tasks = job.tasks
-        self.bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=rounds * (1 + job.gradients + len(job.attacks)), desc=job.id, unit="batch")
-        self.start = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def advance(self) -> None:
-        if self.bar is not None:
-            self.bar.update()
-
-    def finished(self, name: str, clean: _Measured, attacked: _Measured) -> None:
-        seconds, self.start = time.monotonic() - self.start, time.monotonic()
-        if self.bar is not None:
-            self.bar.set_postfix_str(name)
-            return
-        # An error can be undefined on a sample without a valid pixel, or on all of them.
-        means = (np.nansum(m.errors, 0) / np.maximum(1, np.isfinite(m.errors).sum(0)) for m in (clean, attacked))
-        changes = ", ".join(f"{letter} {a:.4g} -> {b:.4g}" for letter, a, b in zip(self.tasks, *means, strict=True))
-        log.info("%s: %s, %.1f s", name, changes, seconds)
+def _in_words(tasks: str, clean: _Measured, attacked: _Measured) -> str:
+    # An error can be undefined on a sample without a valid pixel, or on all of them.
+    means = (np.nansum(m.errors, 0) / np.maximum(1, np.isfinite(m.errors).sum(0)) for m in (clean, attacked))
+    return ", ".join(f"{letter} {a:.4g} -> {b:.4g}" for letter, a, b in zip(tasks, *means, strict=True))

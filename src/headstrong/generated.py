@@ -27,10 +27,8 @@ Source: Guo et al. (2020), "Multi-Task Adversarial Attack", arXiv 2011.09824, se
 from __future__ import annotations
 
 import json
-import logging
-import sys
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +45,12 @@ from headstrong.generated_files import export_perturbations
 from headstrong.generator_training import load_generators, make_perturbations
 from headstrong.jobs import GeneratedJob, GeneratorJob, to_dict
 from headstrong.models.generators import Generators, count_parameters
+from headstrong.progress import BatchProgress
 from headstrong.provenance import atomic_path, settings_json
 from headstrong.runtime import reproducible
 from headstrong.victims import open_victims
 
 FORMAT = "headstrong-generated-1"
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_family(
@@ -95,7 +92,7 @@ def evaluate_family(
         _check_data(bench, data)
         for one in job.generators:  # now, not after hours of work
             _load(one, generators[one.id], bench, "cpu")
-        with atomic_path(output) as partial, h5py.File(partial, "w", locking=False) as file:
+        with atomic_path(output) as part, h5py.File(part, "w", locking=False) as file:
             file.attrs["format"] = FORMAT
             for name in ("family", "kind", "victims"):
                 file.attrs[name] = getattr(job, name)
@@ -112,16 +109,18 @@ def evaluate_family(
 def _measure_all(bench: Bench, file: h5py.File, generators: Mapping[str, Path], perturbations: Path) -> None:
     job = bench.job
     perturbations.mkdir(parents=True, exist_ok=True)
-    with _Progress(bench) as progress:
+    balls = list(dict.fromkeys((one.norm, one.epsilon) for one in job.generators))
+    total = bench.rounds * (1 + len(balls) + len(job.generators))
+    with BatchProgress(job.family, total) as progress:
         clean = bench.measure(None, "clean images", progress.advance)
         _store_leaves(file, "clean", clean)
-        progress.finished("clean", clean, clean)
+        progress.finished("clean", partial(_said, job, clean, clean))
         _store_by_task(file, "examples/clean", bench.clean_examples())
-        for norm, epsilon in dict.fromkeys((one.norm, one.epsilon) for one in job.generators):
+        for norm, epsilon in balls:
             name = f"{norm}-{epsilon:g}"
             found = bench.measure(bench.noise(norm, epsilon), f"noise {name}", progress.advance)
             _store_leaves(file, f"noise/{name}", found)
-            progress.finished(f"noise {name}", clean, found)
+            progress.finished(f"noise {name}", partial(_said, job, clean, found))
         for one in job.generators:
             networks = _load(one, generators[one.id], bench, bench.device)
             if one.mode == "universal":
@@ -133,7 +132,7 @@ def _measure_all(bench: Bench, file: h5py.File, generators: Mapping[str, Path], 
             _store_leaves(file, f"generated/{one.id}", found)
             _describe(file[f"generated/{one.id}"], one, count_parameters(networks))
             _store_by_task(file, f"examples/{one.id}", bench.examples(change))
-            progress.finished(one.id, clean, found)
+            progress.finished(one.id, partial(_said, job, clean, found))
 
 
 def _load(job: GeneratorJob, path: Path, bench: Bench, device: str) -> Generators:
@@ -246,39 +245,9 @@ def _store(file: h5py.File, place: str, values: NDArray[Any]) -> None:
     file.create_dataset(place, data=values, track_times=False, **filters)
 
 
-class _Progress:
-    """A bar on a terminal; else one line in the log for everything measured."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.job = bench.job
-        self.bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            balls = {(one.norm, one.epsilon) for one in self.job.generators}
-            total = bench.rounds * (1 + len(balls) + len(self.job.generators))
-            self.bar = tqdm(total=total, desc=self.job.family, unit="batch")
-        self.start = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def advance(self) -> None:
-        if self.bar is not None:
-            self.bar.update()
-
-    def finished(self, name: str, clean: Leaves, found: Leaves) -> None:
-        seconds, self.start = time.monotonic() - self.start, time.monotonic()
-        if self.bar is not None:
-            self.bar.set_postfix_str(name)
-            return
-        places = {task: (self.job.victims, task) for task in self.job.tasks}
-        said = ", ".join(f"{task} {_in_words(clean[place], found[place])}" for task, place in places.items())
-        log.info("%s: %s, %.1f s", name, said, seconds)
+def _said(job: GeneratedJob, clean: Leaves, found: Leaves) -> str:
+    places = {task: (job.victims, task) for task in job.tasks}
+    return ", ".join(f"{task} {_in_words(clean[place], found[place])}" for task, place in places.items())
 
 
 def _in_words(clean: Leaf, found: Leaf) -> str:
