@@ -15,11 +15,13 @@ configfile: "config.yaml"
 
 include: "rules/common.smk"
 include: "rules/common_generators.smk"
+include: "rules/common_importance.smk"
 include: "rules/data.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/analysis.smk"
 include: "rules/generators.smk"
+include: "rules/importance.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 

@@ -28,12 +28,19 @@ GENERATED_TABLES = ["generated", "generator_cost", "mta_tables"]
 GENERATED_TABLE_MODULES = [
     f"headstrong.analysis.{name}" for name in ["generated", "mta_tables"]
 ]
+# Of studies that have losses for important classes.
+IMPORTANCE_TABLES = ["importance", "importance_settings", "camri_table_1"]
+IMPORTANCE_TABLE_MODULES = [
+    f"headstrong.analysis.{name}"
+    for name in ["importance", "importance_settings", "camri_table"]
+]
 SPINE_TABLES = ["baselines", "vulnerability", *SHAPED_TABLES, *ATTACK_TABLES]
 TABLES = expand(
     f"{RESULTS}/tables/{{table}}.csv",
     table=[
         *(SPINE_TABLES if PLAN.models else []),
         *(GENERATED_TABLES if FAMILIES else []),
+        *(IMPORTANCE_TABLES if FAVOURING else []),
     ],
 )
 SHOWN_ATTACK = {

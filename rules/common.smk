@@ -20,6 +20,8 @@ EVALUATIONS = [f"{RESULTS}/evaluations/{model.id}.h5" for model in PLAN.models]
 SWITCHES = STUDY.protocol.resolved()
 GENERATED = PLAN.generated
 FAMILIES = list(STUDY.generator_families)
+IMPORTANCE = PLAN.importance
+FAVOURING = list(STUDY.importance_families)
 
 
 def one_of(ids):
@@ -28,14 +30,15 @@ def one_of(ids):
 
 
 wildcard_constraints:
-    split="train|test",
+    split="train|validation|test",
     run=one_of(run.id for run in PLAN.runs),
     model=one_of(model.id for model in PLAN.models),
     pictures=one_of(STUDY.picture_sets),
     domain=one_of(
         domain for chosen in STUDY.picture_sets.values() for domain in chosen.domains
     ),
-    classifier=one_of(classifier.id for classifier in GENERATED.classifiers),
+    classifier=one_of(one.id for one in (*GENERATED.classifiers, *IMPORTANCE.trials)),
+    favouring=one_of(FAVOURING),
     generator=one_of(generator.id for generator in GENERATED.generators),
     family=one_of(FAMILIES),
 

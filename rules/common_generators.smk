@@ -16,12 +16,16 @@ def code_of_pictures(wildcards):
 
 def classifier_pictures(wildcards):
     """The training pictures of a classifier."""
+    if wildcards.classifier in IMPORTANCE:
+        family = IMPORTANCE[wildcards.classifier].family
+        return pictures_of_family(family, "train")
     spec = GENERATED.classifier(wildcards.classifier)
     return f"{RESULTS}/pictures/{spec.pictures}/{spec.domain}/train.h5"
 
 
 def classifier_job(wildcards):
-    return settings_json(to_dict(GENERATED.classifier_job(wildcards.classifier)))
+    plan = IMPORTANCE if wildcards.classifier in IMPORTANCE else GENERATED
+    return settings_json(to_dict(plan.classifier_job(wildcards.classifier)))
 
 
 def generator_job(wildcards):

@@ -17,9 +17,11 @@ rule draw_figures:
             table=[
                 *(DRAWN_TABLES if PLAN.models else []),
                 *(["generated", "mta_tables"] if FAMILIES else []),
+                *(["importance_settings", "camri_table_1"] if FAVOURING else []),
             ],
         ),
         generated=expand(f"{RESULTS}/generated/{{family}}.h5", family=FAMILIES),
+        importance=expand(f"{RESULTS}/importance/{{favouring}}.h5", favouring=FAVOURING),
     output:
         report(
             directory(f"{RESULTS}/figures"),
@@ -46,5 +48,6 @@ rule draw_figures:
         look=settings_json(STUDY.figures.model_dump()),
         code=code_digest("headstrong.figures.gallery"),
     shell:
-        "python scripts/draw_figures.py {params.spine} --tables {input.others} --generated {input.generated} --attack {params.attack:q} --chains {params.chains}"
+        "python scripts/draw_figures.py {params.spine} --tables {input.others} --generated {input.generated}"
+        " --importance {input.importance} --attack {params.attack:q} --chains {params.chains}"
         " --look {params.look:q} --output {output} > {log} 2>&1"

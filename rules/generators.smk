@@ -4,6 +4,7 @@
 rule train_classifier:
     input:
         pictures=classifier_pictures,
+        classes=classifier_choice,
     output:
         weights=f"{RESULTS}/classifiers/{{classifier}}/weights.safetensors",
         history=f"{RESULTS}/classifiers/{{classifier}}/history.csv",
@@ -21,10 +22,11 @@ rule train_classifier:
         gpu=1,
     params:
         job=classifier_job,
+        classes=option_of_choice,
         code=code_digest("headstrong.classifier_training"),
         work=f"{WORK}/classifiers/{{classifier}}",
     shell:
-        "python scripts/train_classifier.py --job {params.job:q} --data {input.pictures} --weights {output.weights}"
+        "python scripts/train_classifier.py --job {params.job:q} --data {input.pictures} {params.classes} --weights {output.weights}"
         " --history {output.history} --work {params.work} --threads {threads} --code {params.code} > {log} 2>&1"
 
 

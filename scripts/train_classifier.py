@@ -3,7 +3,8 @@
   python scripts/train_classifier.py --job @job.json --data results/quick/pictures/domains/studio/train.h5
       --weights weights.safetensors --history history.csv --work work/quick/classifiers/CLASSIFIER
 
-`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start.
+`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start. `--classes` is
+for losses that favour important classes: the file that says which they are.
 """
 
 import json
@@ -11,17 +12,23 @@ import sys
 from pathlib import Path
 
 from headstrong import program
+from headstrong.errors import ConfigError
 from headstrong.jobs import classifier_job_from_dict, to_dict
 from headstrong.provenance import RunRecord, code_digest, file_digest
 
 
 def main(arguments):
-    from headstrong.classifier_training import train  # late: torch takes seconds, --help should not
+    from headstrong.class_choice import important_classes  # late: torch takes seconds, --help should not
+    from headstrong.classifier_training import train
     from headstrong.runtime import choose_device
 
     job = classifier_job_from_dict(json.loads(program.text_or_file(arguments.job)))
     device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.classifier_training")
+    key = job.loss.important if job.loss is not None else None
+    if key is not None and arguments.classes is None:
+        raise ConfigError(f"--classes: missing; the loss of {job.id} favours '{key}', which a file says what it is")
+    important = [] if key is None else important_classes(arguments.classes, key)
     facts = {"code": code, "device": device, "threads": arguments.threads}
     with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
         train(
@@ -34,13 +41,15 @@ def main(arguments):
             threads=arguments.threads,
             checkpoint_minutes=arguments.checkpoint_minutes,
             code=code,
+            important=important,
         )
-        record.add(sha256=file_digest(arguments.weights), data=file_digest(arguments.data))
+        record.add(important=important, sha256=file_digest(arguments.weights), data=file_digest(arguments.data))
 
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
     parser.add_argument("--data", type=Path, required=True, help="cache of the training pictures")
+    parser.add_argument("--classes", type=Path, help="the choice of important classes (scripts/choose_classes.py)")
     program.add_training_options(parser)
     sys.exit(program.run(main, parser))

@@ -40,6 +40,7 @@ plan:
   sharing: null
   dmtl: null
 generators: null
+importance: null
 chains: [sd]
 model: {width: 0.0625}
 training: {epochs: 3, batch_size: 8}

@@ -22,6 +22,7 @@ plan:
   dmtl: null
   three-released: {encoders: [resnet18], tasks: sdn, sizes: [3], reference: true, protocol: {preset: released}}
 generators: null
+importance: null
 chains: [sdn]
 model: {width: 0.0625}
 training: {epochs: 1, batch_size: 8}

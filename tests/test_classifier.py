@@ -136,11 +136,14 @@ def test_batch_norm_folds_into_the_same_function():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"backbone": "lenet"}, "backbone 'lenet': unknown; choose resnet18, resnet34, resnet50, or"),
+        ({"backbone": "lenet"}, "backbone 'lenet': unknown; choose resnet18, resnet34, resnet50, camri, or"),
         ({"backbone": "fcn_resnet50"}, "backbone 'fcn_resnet50': unknown"),  # torchvision's, but no classifier
         ({"backbone": "squeezenet1_1"}, "does not end in a linear layer"),
         ({"backbone": "mnasnet0_5"}, "cannot be stored"),
-        ({"backbone": "alexnet", "width": 0.5}, "width 0.5: only resnet18, resnet34, resnet50 come in other widths"),
+        (
+            {"backbone": "alexnet", "width": 0.5},
+            "width 0.5: only resnet18, resnet34, resnet50, camri come in",
+        ),
         ({"width": 0}, "width 0"),
         ({"stem": "wide"}, "choose published or unpooled"),
         ({"stem": "unpooled", "backbone": "alexnet"}, "of a ResNet only"),

@@ -37,6 +37,7 @@ pictures:
   domains: {domains: [studio, room], size: [32, 32], train: 20, test: 10}
 classifiers:
   domain: {width: 0.0625, training: {epochs: 1, batch_size: 10}}
+importance: null
 generators:
   domains: &small
     methods: [mta]

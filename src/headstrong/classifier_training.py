@@ -19,24 +19,35 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from headstrong import class_losses
 from headstrong.checkpoints import configuration_digest
 from headstrong.data.picture_batches import PictureBatches
 from headstrong.data.pictures import PictureFile
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError
-from headstrong.jobs import ClassifierJob, to_dict
+from headstrong.jobs import ClassifierJob, ClassLossJob, to_dict
 from headstrong.loop import Run, rate_at, train_run
 from headstrong.models.classifier import Classifier, build_classifier, find_pretrained, save_classifier, to_device
 from headstrong.provenance import code_digest, file_digest, write_atomically
 from headstrong.runtime import PRECISIONS, autocast, reproducible
 from headstrong.seeds import derive_seed
 
+MARGIN_UNIT = math.pi / 64  # of margins, as in the CAMRI paper's code
+# What each loss but the cross entropy is told, of a job's keys.
+_TOLD = {
+    "wce": {"weight", "important"},
+    "crwwce": {"weight", "important"},
+    "softmax": {"scale"},
+    "arcface": {"margin", "scale"},
+    "camri": {"margin", "scale", "important"},
+}
 SHIFT = 8  # augmentation moves a picture by up to an 8th of each side
 
 
@@ -51,21 +62,23 @@ def train(
     threads: int,
     checkpoint_minutes: float,
     code: str | None = None,
+    important: Sequence[str] = (),
 ) -> None:
     """Train the classifier of a job on a file of pictures; write history and weights when all is done.
 
     history: CSV, one row per epoch: epoch, learning_rate and `loss_<label>`, the mean of the batches' cross entropies
     before their step. work: this job's own scratch folder; the rolling checkpoint in it, written every
     `checkpoint_minutes` (0: after every step) and at a SIGTERM, is found by the next call and removed at success.
-    device: "cpu" or "cuda". threads: of the CPU. code: digest of the training code; None: computed here. The SHA-256 of
-    the pretrained weights is stored with the classifier as `pretrained_sha256`.
+    device: "cpu" or "cuda". threads: of the CPU. code: digest of the training code; None: computed here. important: the
+    classes that a loss with `important` favours. The SHA-256 of the pretrained weights, and the important classes, are
+    stored with the classifier as `pretrained_sha256` and `important`.
 
     Raises ConfigError for a job that cannot be, what `find_pretrained` and `load_pretrained` raise, and DivergedError
     when a loss or a weight is no longer a number; then there are no outputs.
     """
     _check_job(job)
     with reproducible(device, threads), contextlib.closing(PictureBatches(data, job.labels, device)) as batches:
-        _train(job, data, batches, weights, history, work, device, checkpoint_minutes, code)
+        _train(job, data, batches, weights, history, work, device, checkpoint_minutes, code, important)
 
 
 def _train(
@@ -78,6 +91,7 @@ def _train(
     device: str,
     minutes: float,
     code: str | None,
+    important: Sequence[str],
 ) -> None:
     if batches.count == 0:
         raise BrokenFileError(f"{data}: holds no pictures to train on; make it again with at least one")
@@ -85,7 +99,10 @@ def _train(
     size = min(job.batch_size, batches.count)
     source = None if job.pretrained is None else find_pretrained(job.pretrained)
     pretrained = None if source is None else file_digest(source)
-    model = to_device(build_classifier(job.backbone, heads, job.width, job.seed, source, job.stem), device).train()
+    losses_of = losses_of_job(job, batches.classes, important, device)
+    head = "cosine" if job.loss is not None and job.loss.name in class_losses.COSINES else "linear"
+    fresh = build_classifier(job.backbone, heads, job.width, job.seed, source, job.stem, job.feature, head)
+    model = to_device(fresh, device).train()
     _check_pictures(job, model, size, batches.size)
     optimizer = optimizer_for(job, model)
     code = code or code_digest("headstrong.classifier_training")
@@ -93,6 +110,7 @@ def _train(
         job=to_dict(job),
         data=_data_identity(data),
         pretrained=pretrained,
+        important=list(important),
         code=code,
         device=torch.device(device).type,
         torch=torch.__version__,
@@ -108,12 +126,12 @@ def _train(
         if job.augment:
             images = augmented(images, derive_seed(job.seed, "augment", epoch, number))
         with _seeded_layers(derive_seed(job.seed, "layers", epoch, number), images.device):
-            return train_step(job, model, optimizer, images, batch.labels)
+            return train_step(job, model, optimizer, images, batch.labels, losses_of)
 
     def finish(table: str) -> None:
         _check_weights(job, model)
         write_atomically(history, table)
-        extra = {"code": code, "pretrained_sha256": pretrained}
+        extra = {"code": code, "pretrained_sha256": pretrained, "important": list(important)}
         save_classifier(weights, model, batches.classes, to_dict(job), extra)
 
     run = Run(
@@ -127,17 +145,24 @@ def _train(
     train_run(run, model, optimizer, step, finish, work=work, digest=digest, device=device, minutes=minutes)
 
 
+Losses = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]  # (outputs, labels) -> (B, L)
+
+
 def train_step(
     job: ClassifierJob,
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Mapping[str, Tensor],
+    losses_of: Losses | None = None,
 ) -> Tensor:
-    """One step down the mean of the labels' batch-mean losses; returns those losses (L,) before the step."""
+    """One step down the mean of the labels' batch-mean losses; returns those losses (L,) before the step.
+
+    losses_of: what `losses_of_job` gives; None: cross entropy.
+    """
     with autocast(job.precision, images.device):
         outputs = model(images)
-    losses = classification_losses(outputs, labels).mean(dim=0)
+    losses = (losses_of or classification_losses)(outputs, labels).mean(dim=0)
     optimizer.zero_grad(set_to_none=True)
     losses.mean().backward()
     optimizer.step()
@@ -146,8 +171,45 @@ def train_step(
 
 def classification_losses(outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
     """Cross entropy float32 (B, L) of logits (B, C) to class numbers long (B,), per picture and label of `outputs`."""
-    losses = [nn.functional.cross_entropy(outputs[label].float(), labels[label], reduction="none") for label in outputs]
-    return torch.stack(losses, dim=1)
+    return torch.stack([class_losses.cross_entropy(outputs[label].float(), labels[label]) for label in outputs], dim=1)
+
+
+def losses_of_job(
+    job: ClassifierJob, classes: Mapping[str, Sequence[str]], important: Sequence[str], device: torch.device | str
+) -> Losses:
+    """The losses that a job is trained with, of outputs and class numbers by label, float32 (B, L).
+
+    classes: names by label; important: those that the loss favours. A margin of m is m / 64 of pi. A weight of w is
+    that of the important classes in wce, where others weigh 1; in crwwce it is the cost of taking an important class
+    for any other, where other mistakes cost nothing beside the cross entropy: the paper does not say which it used.
+    Raises ConfigError for important classes that there are not.
+    """
+    loss = job.loss
+    if loss is None:
+        return classification_losses
+    label, favoured = job.labels[0], torch.zeros(len(classes[job.labels[0]]), device=device)
+    for name in important:
+        if name not in classes[label]:
+            raise ConfigError(f"classifier {job.id}: {label} has no class '{name}'; it has {', '.join(classes[label])}")
+        favoured[list(classes[label]).index(name)] = 1
+    if (loss.important is not None) != bool(important):
+        wanted = f"the classes of {loss.important}" if loss.important else "none"
+        raise ConfigError(f"classifier {job.id}: important classes {list(important)} given; expected {wanted}")
+    margins = favoured * (loss.margin or 0) * MARGIN_UNIT
+    ones = torch.ones_like(favoured)
+    of_name: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "wce": lambda x, t: class_losses.weighted_cross_entropy(x, t, ones + favoured * ((loss.weight or 1) - 1)),
+        "crwwce": lambda x, t: class_losses.real_world_weight_cross_entropy(
+            x, t, ones, (favoured * (loss.weight or 0))[:, None].expand(-1, len(ones))
+        ),
+        "softmax": lambda x, t: class_losses.normalised_softmax(x, t, loss.scale or 1),
+        "arcface": lambda x, t: class_losses.arcface(
+            x, t, (loss.margin or 0) * MARGIN_UNIT, loss.scale or 1, loss.large_angles
+        ),
+        "camri": lambda x, t: class_losses.camri(x, t, margins, loss.scale or 1, loss.large_angles),
+    }
+    chosen = of_name[loss.name]
+    return lambda outputs, labels: chosen(outputs[label].float(), labels[label])[:, None]
 
 
 def augmented(images: Tensor, seed: int) -> Tensor:
@@ -216,6 +278,22 @@ def _check_job(job: ClassifierJob) -> None:
         raise ConfigError(f"classifier {job.id}: labels {list(job.labels)}; expected at least one, each once")
     if job.batch_size < 1:
         raise ConfigError(f"classifier {job.id}: batch_size {job.batch_size}; expected at least 1")
+    if job.loss is not None:
+        _check_loss(job, job.loss)
+
+
+def _check_loss(job: ClassifierJob, loss: ClassLossJob) -> None:
+    if loss.name not in _TOLD:
+        raise ConfigError(f"classifier {job.id}: loss '{loss.name}' is unknown; choose {', '.join(_TOLD)}, or none")
+    if len(job.labels) != 1:
+        raise ConfigError(f"classifier {job.id}: loss '{loss.name}' is for one label, not {list(job.labels)}")
+    if loss.large_angles not in class_losses.LARGE_ANGLES:
+        known = " or ".join(class_losses.LARGE_ANGLES)
+        raise ConfigError(f"classifier {job.id}: large_angles '{loss.large_angles}' is unknown; choose {known}")
+    told = {key for key in ("margin", "scale", "weight", "important") if getattr(loss, key) is not None}
+    if told != _TOLD[loss.name]:
+        wanted = ", ".join(sorted(_TOLD[loss.name]))
+        raise ConfigError(f"classifier {job.id}: loss '{loss.name}' needs {wanted}; given: {', '.join(sorted(told))}")
 
 
 def _check_pictures(job: ClassifierJob, model: Classifier, count: int, size: tuple[int, int]) -> None:

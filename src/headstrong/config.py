@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from headstrong.attackconfig import AdversarialConfig, AttackConfig, Name, PositiveFloat, PositiveInt
-from headstrong.generatorconfig import ClassifierConfig, GeneratorsConfig, PicturesConfig
+from headstrong.generatorconfig import GeneratorsConfig
+from headstrong.importanceconfig import ImportanceConfig
+from headstrong.pictureconfig import ClassifierConfig, PicturesConfig
 from headstrong.protocol import ProtocolConfig, Section, SwitchesConfig
 from headstrong.tasks import TASKS
 
@@ -173,6 +175,9 @@ class Config(Section):
     generators: dict[Name, GeneratorsConfig | None] | None = Field(
         {}, description="Families of generated perturbations; null removes one, or all."
     )
+    importance: dict[Name, ImportanceConfig | None] | None = Field(
+        {}, description="Families of losses that favour important classes; null removes one, or all."
+    )
     evaluation: EvaluationConfig
     protocol: ProtocolConfig
     analysis: AnalysisConfig
@@ -207,6 +212,11 @@ class Config(Section):
     def generator_families(self) -> dict[str, GeneratorsConfig]:
         """The families of generators that are not switched off."""
         return {name: family for name, family in (self.generators or {}).items() if family is not None}
+
+    @property
+    def importance_families(self) -> dict[str, ImportanceConfig]:
+        """The families of important classes that are not switched off."""
+        return {name: family for name, family in (self.importance or {}).items() if family is not None}
 
 
 def check_letters(letters: str, key: str) -> None:

@@ -8,8 +8,10 @@ from headstrong import layouts
 from headstrong.config import TASKS_OF_SOURCE, Config, check_letters
 from headstrong.generatorconfig import GeneratorsConfig
 from headstrong.layouts import BRANCHED
+from headstrong.pictureconfig import NetworkConfig
 
-SCALABLE = ("resnet18", "resnet34", "resnet50")  # classifiers of which any width is built
+RESNETS = ("resnet18", "resnet34", "resnet50")  # classifiers with a stem of two kinds
+SCALABLE = (*RESNETS, "camri")  # classifiers of which any width is built
 Problem = tuple[tuple[str, ...], str]
 
 
@@ -22,6 +24,7 @@ def impossible(config: Config) -> list[Problem]:
         *_attacked_sections(config),
         *_classifiers(config),
         *_generators(config),
+        *_importance(config),
     ]
     if not found:  # layouts are counted by the number of tasks, which must be possible first
         found = [*_layouts(config)]
@@ -86,10 +89,41 @@ def _classifiers(config: Config) -> Iterator[Problem]:
             yield (*path, "labels"), message
         if len(set(family.labels)) < len(family.labels):
             yield (*path, "labels"), f"{family.labels}: each at most once"
-        if family.stem != "published" and family.backbone not in SCALABLE:
-            yield (*path, "stem"), f"{family.stem}: of {' and '.join(SCALABLE)} only"
-        if family.width != 1 and family.backbone not in SCALABLE:
-            yield (*path, "width"), f"{family.width:g}: of {' and '.join(SCALABLE)} only; others have width 1"
+        yield from _network(path, family)
+
+
+def _network(path: tuple[str, ...], family: NetworkConfig) -> Iterator[Problem]:
+    if family.stem != "published" and family.backbone not in RESNETS:
+        yield (*path, "stem"), f"{family.stem}: of {' and '.join(RESNETS)} only"
+    if family.width != 1 and family.backbone not in SCALABLE:
+        yield (*path, "width"), f"{family.width:g}: of {' and '.join(SCALABLE)} only; others have width 1"
+    if family.pretrained is not None and family.backbone == "camri":
+        yield (*path, "pretrained"), "there are no published weights of camri; null"
+
+
+def _importance(config: Config) -> Iterator[Problem]:
+    for name, family in config.importance_families.items():
+        path = ("importance", name)
+        pictures = config.picture_sets.get(family.pictures)
+        if pictures is None:
+            yield (*path, "pictures"), f"{family.pictures!r} is not among pictures: {_names(config.picture_sets)}"
+            continue
+        if family.domain is None and len(pictures.domains) > 1:
+            yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
+        if family.domain is not None and family.domain not in pictures.domains:
+            yield (*path, "domain"), f"{family.domain!r}: the pictures have {', '.join(pictures.domains)}"
+        if family.label is not None and family.label not in pictures.labels:
+            yield (*path, "label"), f"{pictures.source} has no label {family.label!r}; it has {_names(pictures.labels)}"
+        own = config.protocol.resolved()
+        ranking = (own if family.protocol is None else family.protocol.over(own))["ranking"]
+        ranks = [key for key, names in family.important.items() if names is None]
+        if ranks and ranking == "validation" and not pictures.validated:
+            yield (
+                (*path, "important", ranks[0]),
+                f"ranked by validation pictures, which pictures.{family.pictures} has not; give it some, or protocol "
+                "ranking: test",
+            )
+        yield from _network(path, family)
 
 
 def _generators(config: Config) -> Iterator[Problem]:

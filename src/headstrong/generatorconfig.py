@@ -1,4 +1,4 @@
-"""What config.yaml says about generated perturbations: labelled pictures, classifiers on them, generators."""
+"""What config.yaml says about generated perturbations."""
 
 from __future__ import annotations
 
@@ -7,86 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from headstrong.attackconfig import Name, PositiveFloat, PositiveInt
+from headstrong.pictureconfig import Share
 from headstrong.protocol import Section, SwitchesConfig
-
-SIZE_STEP = 4  # the generators halve the image twice
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-Share = Annotated[float, Field(gt=0, lt=1)]
-OBJECT_DOMAINS = ("studio", "room", "webcam")
-OBJECT_LABELS = ("shape", "colour", "texture", "size", "pose", "light", "background")
-OFFICE_DOMAINS = ("amazon", "dslr", "webcam")
-
-
-class PicturesConfig(Section):
-    """Labelled pictures of one or more domains, one cache per domain and split."""
-
-    source: Literal["objects", "office31", "folder"] = Field(
-        description="objects: embedded, ray-cast. office31: real photographs. folder: any folder of domains."
-    )
-    folder: FolderName | None = Field(None, description="folder: its name beside the other real data.")
-    domains: Annotated[list[FolderName], Field(min_length=1)] = Field(
-        description="Domains, in the order of the tables."
-    )
-    size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] = Field(
-        description=f"Height and width in pixels, multiples of {SIZE_STEP}."
-    )
-    train: PositiveInt | None = Field(description="Training pictures per domain; null: all (not for objects).")
-    test: PositiveInt | None = Field(description="Test pictures per domain; null: all (not for objects).")
-    test_share: Share = Field(0.2, description="office31 and folder: share of each class that is for tests.")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the labels that every picture has."""
-        return OBJECT_LABELS if self.source == "objects" else ("class",)
-
-    @model_validator(mode="after")
-    def _check(self) -> PicturesConfig:
-        for side in self.size:
-            if side % SIZE_STEP:
-                raise ValueError(f"size {self.size}: both sides must be multiples of {SIZE_STEP}")
-        if len({domain.casefold() for domain in self.domains}) < len(self.domains):
-            raise ValueError(f"domains {self.domains}: each at most once, whatever the case of its letters")
-        known = {"objects": OBJECT_DOMAINS, "office31": OFFICE_DOMAINS}.get(self.source)
-        unknown = [domain for domain in self.domains if known and domain not in known]
-        if known and unknown:
-            raise ValueError(f"domains: {self.source} has no {unknown[0]!r}; it has {', '.join(known)}")
-        if self.source == "objects" and (self.train is None or self.test is None):
-            raise ValueError("objects makes any number of pictures: train and test must be numbers, not null")
-        if (self.folder is not None) != (self.source == "folder"):
-            raise ValueError("folder: source folder needs the name of one, no other source has one")
-        return self
-
-
-class ClassifierTrainingConfig(Section):
-    """How a classifier is trained."""
-
-    epochs: PositiveInt = Field(description="Passes over the training pictures.")
-    batch_size: PositiveInt = Field(description="Pictures in a step.")
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="Optimiser.")
-    learning_rate: PositiveFloat = Field(0.001, description="Learning rate.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="sgd: momentum.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="L2 penalty on the weights.")
-    milestones: list[Share] = Field([], description="Shares of the epochs after which the rate falls tenfold.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 on a GPU that has it, else float32."
-    )
-
-
-class ClassifierConfig(Section):
-    """One classifier for each domain of a set of pictures."""
-
-    pictures: Name = Field(description="Key in `pictures`.")
-    labels: Annotated[list[str], Field(min_length=1)] = Field(description="Labels to tell, a head for each.")
-    backbone: str = Field("resnet18", description="resnet18, resnet34, resnet50, or a classifier torchvision has.")
-    width: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Factor on every channel count of a ResNet.")
-    stem: Literal["published", "unpooled"] = Field(
-        "published", description="unpooled: a ResNet without the pooling of its stem, for small pictures."
-    )
-    pretrained: str | None = Field(
-        None, pattern=r"^[^/\\]+$", description="File of weights to start from, in weights/ beside the real data."
-    )
-    augment: bool = Field(True, description="Random horizontal flips and shifts.")
-    training: ClassifierTrainingConfig
 
 
 class GeneratorTrainingConfig(Section):

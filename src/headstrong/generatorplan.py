@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from headstrong.errors import ConfigError
 from headstrong.jobs import ClassifierJob, GeneratedJob, GeneratorJob
+from headstrong.pictureconfig import TESTS_CHOSEN, epochs_of
 from headstrong.seeds import derive_seed
 
 if TYPE_CHECKING:
     from headstrong.config import Config
-    from headstrong.generatorconfig import GeneratorsConfig, PicturesConfig
+    from headstrong.generatorconfig import GeneratorsConfig
+    from headstrong.pictureconfig import PicturesConfig
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class GeneratorPlan:
             "size": list(chosen.size),
             "count": getattr(chosen, split),
             "seed": derive_seed(self.config.study.seed, "pictures", pictures),
-            **_source_settings(chosen),
+            **_source_settings(chosen, split),
         }
 
     def classifier_job(self, classifier_id: str) -> ClassifierJob:
@@ -98,11 +100,12 @@ class GeneratorPlan:
             learning_rate=training.learning_rate,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
-            milestones=_epochs(training.milestones, training.epochs),
+            milestones=epochs_of(training.milestones, training.epochs),
             decay=0.1,
             augment=family.augment,
             precision=training.precision,
             seed=derive_seed(self.config.study.seed, "classifier", spec.id),
+            feature=family.feature,
         )
 
     def victims(self, family: str, transfer: bool = False) -> tuple[Victim, ...]:
@@ -204,7 +207,7 @@ class GeneratorPlan:
                 batch_size=training.batch_size,
                 learning_rate=training.learning_rate,
                 beta1=training.beta1,
-                milestones=_epochs(training.milestones, training.epochs),
+                milestones=epochs_of(training.milestones, training.epochs),
                 decay=training.decay,
                 precision=training.precision,
                 samples=training.samples,
@@ -220,16 +223,21 @@ def _classifiers(config: Config) -> Iterator[ClassifierSpec]:
             yield ClassifierSpec(f"{name}-{family.backbone}-{domain}", name, family.pictures, domain)
 
 
-def _source_settings(pictures: PicturesConfig) -> dict[str, Any]:
+def _source_settings(pictures: PicturesConfig, split: str) -> dict[str, Any]:
+    """What a source is told beside size, count and seed; what changes nothing is left out."""
     if pictures.source == "objects":
         return {}
-    own = {"domains": list(pictures.domains), "test_share": pictures.test_share}
-    return {**own, "folder": pictures.folder} if pictures.source == "folder" else own
+    found: dict[str, Any] = {"domains": list(pictures.domains)}
+    if pictures.source in TESTS_CHOSEN:
+        found["test_share"] = pictures.test_share
+    if pictures.source == "folder":
+        found["folder"] = pictures.folder
+    if pictures.validation_share is not None and split != "test":  # held out of the training pictures
+        found["validation_share"] = pictures.validation_share
+    if pictures.on_bad_image != "fail":
+        found["on_bad_image"] = pictures.on_bad_image
+    return found
 
 
 def _targets(target: str | list[str] | None, tasks: tuple[str, ...]) -> tuple[str, ...]:
     return (target,) * len(tasks) if isinstance(target, str) else tuple(target or ())
-
-
-def _epochs(shares: list[float], epochs: int) -> tuple[int, ...]:
-    return tuple(sorted({round(share * epochs) for share in shares}))

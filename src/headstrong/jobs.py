@@ -84,6 +84,18 @@ class EvaluationJob:
 
 
 @dataclass(frozen=True)
+class ClassLossJob:
+    """The loss that a classifier of one label is trained with, where it is not the cross entropy."""
+
+    name: str  # "wce" | "crwwce" | "softmax" | "arcface" | "camri"
+    margin: float | None = None  # arcface, camri: added to the angle, in sixty-fourths of pi
+    scale: float | None = None  # softmax, arcface, camri: factor on the cosines
+    weight: float | None = None  # wce: of the important classes; crwwce: cost of taking one of them for another class
+    important: str | None = None  # wce, crwwce, camri: which classes, a key of the family's choice of classes
+    large_angles: str = "monotone"  # beyond pi: "monotone" | "unhandled"
+
+
+@dataclass(frozen=True)
 class ClassifierJob:
     """Everything that can change the weights of one classifier, beside its pictures and the code."""
 
@@ -104,6 +116,21 @@ class ClassifierJob:
     precision: str
     seed: int
     stem: str = "published"  # of a ResNet: "published" | "unpooled"
+    feature: int | None = None  # length of the feature that a layer of its own makes; None: the backbone's
+    loss: ClassLossJob | None = None  # None: cross entropy
+
+
+@dataclass(frozen=True)
+class ImportanceJob:
+    """Everything that can change the evaluation of one family of important classes, beside weights, data and code."""
+
+    family: str  # the key in config.yaml
+    label: str
+    important: tuple[tuple[str, tuple[str, ...]], ...]  # (key, names of its classes; none: by rank)
+    ranking: str  # split by which classes are ranked: "validation" | "test"
+    trials: tuple[str, ...]  # ids of the classifiers, whose files say how they were trained; the last part is a number
+    tolerance: float  # points of accuracy that a setting may lose and still keep it
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -164,7 +191,7 @@ class GeneratedJob:
     seed: int
 
 
-Job = TrainingJob | EvaluationJob | ClassifierJob | GeneratorJob | GeneratedJob
+Job = TrainingJob | EvaluationJob | ClassifierJob | GeneratorJob | GeneratedJob | ImportanceJob
 
 
 def to_dict(job: Job) -> dict[str, Any]:
@@ -186,7 +213,15 @@ def evaluation_job_from_dict(fields: dict[str, Any]) -> EvaluationJob:
 
 def classifier_job_from_dict(fields: dict[str, Any]) -> ClassifierJob:
     """The inverse of `to_dict` for the training of a classifier."""
-    return ClassifierJob(**{**fields, **{key: tuple(fields[key]) for key in ("labels", "milestones")}})
+    lists = {key: tuple(fields[key]) for key in ("labels", "milestones")}
+    loss = fields.get("loss")
+    return ClassifierJob(**{**fields, **lists, "loss": None if loss is None else ClassLossJob(**loss)})
+
+
+def importance_job_from_dict(fields: dict[str, Any]) -> ImportanceJob:
+    """The inverse of `to_dict` for the evaluation of a family of important classes."""
+    important = tuple((key, tuple(names)) for key, names in fields["important"])
+    return ImportanceJob(**{**fields, "important": important, "trials": tuple(fields["trials"])})
 
 
 def generator_job_from_dict(fields: dict[str, Any]) -> GeneratorJob:

@@ -67,6 +67,12 @@ class SwitchesConfig(Section):
     perturbation_scale: Literal["whole", "channel"] | None = Field(
         None, description="Generators: scaled by the norm of all of a perturbation (MTA), or by channel (GAP's code)."
     )
+    large_angles: Literal["monotone", "unhandled"] | None = Field(
+        None, description="ArcFace and CAMRI, angle and margin beyond pi: the logit goes on falling, or rises again."
+    )
+    ranking: Literal["validation", "test"] | None = Field(
+        None, description="Important classes: the pictures by which the classes are ranked."
+    )
 
     def over(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Every switch with its value: those given here, else the preset given here, else those of `base`."""
@@ -109,6 +115,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_mean": "outside",
         "untargeted_loss": "truth",
         "perturbation_scale": "whole",
+        "large_angles": "unhandled",
+        "ranking": "test",
     },
     "released": {
         "start": "corner",
@@ -130,6 +138,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_mean": "inside",
         "untargeted_loss": "least_likely",
         "perturbation_scale": "channel",
+        "large_angles": "unhandled",
+        "ranking": "test",
     },
     "corrected": {
         "start": "uniform",
@@ -151,5 +161,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_mean": "outside",
         "untargeted_loss": "truth",
         "perturbation_scale": "whole",
+        "large_angles": "monotone",
+        "ranking": "validation",
     },
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headstrong.attackplan import adversarial_attack, adversarial_text, attacks_of
 from headstrong.errors import ConfigError
 from headstrong.generatorplan import GeneratorPlan
+from headstrong.importanceplan import ImportancePlan
 from headstrong.jobs import EvaluationJob, TrainingJob
 from headstrong.layouts import BRANCHED
 from headstrong.seeds import derive_seed
@@ -103,6 +104,11 @@ class Plan:
         return GeneratorPlan(
             self.config, {name: found[0] if len(found) == 1 else None for name, found in of_section.items()}
         )
+
+    @cached_property
+    def importance(self) -> ImportancePlan:
+        """The trials of losses that favour important classes."""
+        return ImportancePlan(self.config)
 
     def count(self) -> str:
         """The plan in one line, e.g. '935 multi-task, 67 reference, 936 runs'.

@@ -54,7 +54,13 @@ TEXT = frozenset(
     ]
 )
 # Columns whose name means a number elsewhere, by the table: the letter of the task measured, a size such as 288x384.
-TEXT_OF = {"transfer": frozenset(["measured"]), "generator_cost": frozenset(["size"])}
+TEXT_OF = {
+    "transfer": frozenset(["measured"]),
+    "generator_cost": frozenset(["size"]),
+    "importance": frozenset(["dataset", "loss", "important", "classes", "split"]),
+    "importance_settings": frozenset(["dataset", "loss", "important", "classes", "split"]),
+    "camri_table_1": frozenset(["dataset", "rule", "loss", "important", "classes"]),
+}
 WHOLE = frozenset(
     [
         "steps",
@@ -76,9 +82,14 @@ WHOLE = frozenset(
         "blocks",
         "parameters",
         "rounds",
+        "trial",
+        "trials",
+        "settings",
+        "pictures",
+        "pictures_important",
     ]
 )
-TRUE_OR_FALSE = frozenset(["holds", "holds_mean"])
+TRUE_OR_FALSE = frozenset(["holds", "holds_mean", "keeps_accuracy"])
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

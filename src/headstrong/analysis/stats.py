@@ -14,6 +14,7 @@ Array = NDArray[np.float64]
 
 FEWEST = 4  # cells below which a correlation says nothing: its interval would need n > 3
 BOOTSTRAP_DRAWS = 2000
+ROUNDING = 1e-12  # differences below this share of the numbers they come from are rounding
 EXACT_UP_TO = 7  # 7! = 5040 orders: still quick to enumerate for an exact p-value
 
 
@@ -36,6 +37,25 @@ class Correlation(NamedTuple):
     note: str = ""
 
 
+class Interval(NamedTuple):
+    """A mean with its 95 % interval, and the number of samples behind it; NaN where it cannot be computed."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Gain(NamedTuple):
+    """A mean difference of paired samples with its 95 % interval and two-sided p-value; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
 def mean(values: ArrayLike) -> Estimate:
     """Mean of independent samples and its standard error (sample deviation / sqrt n)."""
     x = np.asarray(values, dtype=np.float64)
@@ -47,6 +67,45 @@ def mean(values: ArrayLike) -> Estimate:
 
 def _standard_error(x: Array) -> float:
     return float(x.std(ddof=1) / math.sqrt(x.size)) if x.size > 1 else math.nan
+
+
+def mean_interval(values: ArrayLike) -> Interval:
+    """Mean of independent samples with its 95 % interval by Student's t with n - 1 degrees of freedom.
+
+    One sample has no interval (NaN); samples that do not vary have one of no width. A NaN among them makes all NaN.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.size == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    value = float(x.mean())
+    half = _half_width(x, float(np.abs(x).max()))
+    return Interval(value, value - half, value + half, x.size)
+
+
+def paired_gain(before: ArrayLike, after: ArrayLike) -> Gain:
+    """Mean of after - before, paired, with the 95 % interval and the two-sided p-value of the paired t-test.
+
+    One pair has neither interval nor p-value (NaN). Differences that do not vary have an interval of no width, and a
+    p-value of 0, or NaN where all are 0. A NaN among them makes all NaN.
+    """
+    x, y = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    differences = y - x
+    if differences.size == 0:
+        return Gain(math.nan, math.nan, math.nan, math.nan, 0)
+    size = float(max(np.abs(x).max(), np.abs(y).max()))
+    value, half = float(differences.mean()), _half_width(differences, size)
+    if half > 0:
+        p_value = float(2 * stats.t.sf(abs(value) / _standard_error(differences), differences.size - 1))
+    else:
+        p_value = 0.0 if half == 0 and abs(value) > ROUNDING * size else math.nan
+    return Gain(value, value - half, value + half, p_value, differences.size)
+
+
+def _half_width(x: Array, size: float) -> float:
+    """Half of the 95 % interval of a mean; 0 where samples differ by no more than numbers of this size are rounded."""
+    if x.size > 1 and np.ptp(x) <= ROUNDING * size:
+        return 0.0
+    return float(stats.t.ppf(0.975, x.size - 1)) * _standard_error(x) if x.size > 1 else math.nan
 
 
 def relative_increase_of_means(before: ArrayLike, after: ArrayLike) -> Estimate:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headstrong.data.batches import RESIDENT_BYTES
@@ -39,8 +40,8 @@ class PictureBatches:
     the file. Either way bytes become floats on the device, and both give the same bits. `limit` keeps the first
     pictures only. Raises what `PictureFile` raises, ConfigError for a label that the pictures have not got among them.
 
-    count: pictures. size: (H, W). classes: label -> names of its classes, of all labels in the file. resident: whether
-    the images are on the device.
+    dataset: its name. count: pictures. size: (H, W). classes: label -> names of its classes, of all labels in the file.
+    resident: whether the images are on the device.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class PictureBatches:
         self.device = torch.device(device)
         self._file = PictureFile(path)
         self.count: int = self._file.count if limit is None else min(limit, self._file.count)
-        self.size = self._file.size
+        self.size, self.dataset = self._file.size, self._file.dataset
         self.classes = self._file.classes
         self.resident = self.count * 3 * self.size[0] * self.size[1] <= memory_bytes
         try:
@@ -72,6 +73,11 @@ class PictureBatches:
     def close(self) -> None:
         """Close the file, where it is still open."""
         self._file.close()
+
+    def truth(self, label: str) -> NDArray[np.int64]:
+        """Class numbers (N,) of one of the labels, of all pictures in order."""
+        found: NDArray[np.int64] = self._labels[label].cpu().numpy()
+        return found
 
     def get(self, rows: Tensor | Sequence[int]) -> PictureBatch:
         """The batch of these rows, in this order; a row may come more than once. IndexError outside 0..count-1."""

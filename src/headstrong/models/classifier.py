@@ -1,4 +1,4 @@
-"""Classifiers of pictures: a backbone that the labels share and one linear layer per label (the heads).
+"""Classifiers of pictures: a backbone that the labels share and one layer per label (the heads), linear or of cosines.
 
 ResNet-18, -34 and -50 (He et al. 2016) are built here, at any width, with torchvision's parameter names, so that its
 weights load. Other classification networks are torchvision's own, which is imported only when one is asked for.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from headstrong.data.acquire import VARIABLE
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.models.blocks import BasicBlock, Bottleneck
+from headstrong.models.camri import CamriNetwork, CosineLayer
 from headstrong.models.encoders import scaled
 from headstrong.models.multitask import initialise
 from headstrong.models.seeding import seeded
@@ -33,7 +34,9 @@ RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
+CAMRI = "camri"  # the network of the CAMRI paper's code
 STEMS = ("published", "unpooled")
+HEADS = ("linear", "cosine")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what torchvision's weights expect
 # The two networks with auxiliary classifiers; their published weights expect inputs scaled by themselves once more.
 _INCEPTIONS = {"aux_logits": False, "init_weights": True, "transform_input": True}
@@ -81,43 +84,61 @@ def _stage(kind: type[BasicBlock | Bottleneck], before: int, planes: int, count:
 
 
 class Classifier(nn.Module):
-    """Maps images (B, 3, H, W) in [0, 1] to logits (B, C) per label; made by `build_classifier`.
+    """Maps images (B, 3, H, W) in [0, 1] to logits (B, C) per label, or to cosines; made by `build_classifier`.
 
     `classes` is the number of classes C of each label, in the order of `heads`; `channels` the length F of a feature
-    vector; `classification_layer` the name of the layer that the heads stand in for.
+    vector; `classification_layer` the name of the layer that the heads stand in for. Where `head` is "cosine", the
+    outputs are the cosines of the angles between features and weight vectors; the largest tells the class either way.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: str, heads: Mapping[str, int], width: float = 1.0, seed: int = 0, stem: str = "published"
+        self,
+        backbone: str,
+        heads: Mapping[str, int],
+        width: float = 1.0,
+        seed: int = 0,
+        stem: str = "published",
+        feature: int | None = None,
+        head: str = "linear",
     ) -> None:
         super().__init__()
         self.backbone_name, self.width, self.classes, self.stem = backbone, width, dict(heads), stem
+        self.feature, self.head = feature, head
         self.backbone: nn.Module
         with seeded(seed, "init", "backbone"):
             if backbone in RESNETS:
                 resnet = initialise(ResNet(backbone, width, pooled=stem == "published"))
                 self.backbone, self.channels, self.classification_layer = resnet, resnet.channels, "fc"
+            elif backbone == CAMRI:
+                network = initialise(CamriNetwork(width))
+                self.backbone, self.channels, self.classification_layer = network, network.channels, "fc"
             else:
                 self.backbone, self.channels, self.classification_layer = _torchvision_backbone(backbone)
+        self.embedding: nn.Module = nn.Identity()
+        if feature is not None:
+            with seeded(seed, "init", "embedding"):
+                self.embedding, self.channels = _embedding(self.channels, feature), feature
         # A list: a ModuleDict refuses some labels, such as "type", which name what it has already.
         self.heads = nn.ModuleList()
         for label, count in heads.items():
             with seeded(seed, "init", f"head {label}"):
-                self.heads.append(nn.Linear(self.channels, count))
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
+                layer = CosineLayer if head == "cosine" else nn.Linear
+                self.heads.append(layer(self.channels, count))
+        mean, std = ((0.0,) * 3, (1.0,) * 3) if backbone == CAMRI else (IMAGENET_MEAN, IMAGENET_STD)
+        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, C) by label; images (B, 3, H, W) in [0, 1]."""
+        """Logits or cosines (B, C) by label; images (B, 3, H, W) in [0, 1]."""
         features = self.features(images)
         return {label: head(features) for label, head in zip(self.classes, self.heads, strict=True)}
 
     def features(self, images: Tensor) -> Tensor:
         """What the heads see: (B, F); images (B, 3, H, W) in [0, 1]."""
-        found: Tensor = self.backbone((images - self.mean) / self.std)
+        found: Tensor = self.embedding(self.backbone((images - self.mean) / self.std))
         return found
 
 
@@ -128,13 +149,18 @@ def build_classifier(
     seed: int = 0,
     pretrained: Path | None = None,
     stem: str = "published",
+    feature: int | None = None,
+    head: str = "linear",
 ) -> Classifier:
     """A fresh classifier on the CPU, in training mode.
 
-    backbone: one of `RESNETS`, or any classification network of torchvision that ends in a linear layer. heads: number
-    of classes by label, at least 2 each. width: factor on every channel count of a ResNet; the others have width 1.
+    backbone: one of `RESNETS`, "camri", or any classification network of torchvision that ends in a linear layer.
+    heads: number of classes by label, at least 2 each. width: factor on every channel count of a ResNet and of "camri";
+    the others have width 1.
     pretrained: file with weights of the whole published network, of which the backbone is taken (`load_pretrained`).
     stem: "unpooled" leaves out the maximum pooling of a ResNet's stem, for small images, of which it loses too much.
+    feature: length of the feature vector that a linear layer and batch normalisation make; None: the backbone's own.
+    head: "linear", or "cosine" for the losses of angles.
     Equal arguments give equal weights, and a head starts the same whatever its companions; torch's own random state is
     left alone. Raises ConfigError for arguments that cannot be, and what `load_pretrained` raises.
     """
@@ -142,14 +168,27 @@ def build_classifier(
         raise ConfigError(f"classes of the labels {dict(heads)}: expected at least one label, and 2 classes of each")
     if not width > 0:
         raise ConfigError(f"width {width}: expected a number above 0; 1 is the published network")
-    if width != 1 and backbone not in RESNETS:
-        raise ConfigError(f"width {width}: only {', '.join(RESNETS)} come in other widths than 1, not '{backbone}'")
+    if width != 1 and backbone not in (*RESNETS, CAMRI):
+        known = ", ".join((*RESNETS, CAMRI))
+        raise ConfigError(f"width {width}: only {known} come in other widths than 1, not '{backbone}'")
     if stem not in STEMS or (stem != "published" and backbone not in RESNETS):
         raise ConfigError(f"stem '{stem}' of {backbone}: choose {' or '.join(STEMS)}; the latter of a ResNet only")
-    model = Classifier(backbone, heads, width, seed, stem)
+    if head not in HEADS or (feature is not None and feature < 1):
+        raise ConfigError(f"head '{head}', feature {feature}: choose {' or '.join(HEADS)}, and at least one number")
+    if backbone == CAMRI and pretrained is not None:
+        raise ConfigError(f"pretrained {pretrained.name}: there are no published weights of '{CAMRI}'; leave it out")
+    model = Classifier(backbone, heads, width, seed, stem, feature, head)
     if pretrained is not None:
         load_pretrained(model, pretrained)
     return model
+
+
+def _embedding(before: int, feature: int) -> nn.Sequential:
+    """The layer that makes the feature: weights of He et al. (2015), as in the CAMRI paper's code."""
+    linear = nn.Linear(before, feature)
+    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(linear, nn.BatchNorm1d(feature))
 
 
 def _torchvision_backbone(name: str) -> tuple[nn.Module, int, str]:
@@ -158,8 +197,8 @@ def _torchvision_backbone(name: str) -> tuple[nn.Module, int, str]:
 
     if name not in models.list_models(module=models):
         raise ConfigError(
-            f"backbone '{name}': unknown; choose {', '.join(RESNETS)}, or a classification network that torchvision "
-            f"has, such as mobilenet_v2 or vgg16_bn"
+            f"backbone '{name}': unknown; choose {', '.join((*RESNETS, CAMRI))}, or a classification network that "
+            f"torchvision has, such as mobilenet_v2 or vgg16_bn"
         )
     if name.startswith("mnasnet"):  # it loads only with a version number that safetensors does not keep
         raise ConfigError(f"backbone '{name}': cannot be stored; choose {', '.join(RESNETS)} or another")
@@ -242,6 +281,8 @@ def save_classifier(
         "backbone": model.backbone_name,
         "width": model.width,
         "stem": model.stem,
+        "feature": model.feature,
+        "head": model.head,
         "labels": list(named),  # JSON keeps no order of `classes`
         "classes": named,
         "job": job,
@@ -260,7 +301,8 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
     try:
         heads = {label: len(description["classes"][label]) for label in description["labels"]}
         # Not on torch's meta device, though the weights come from the file: RegNets cannot be built there.
-        model = build_classifier(description["backbone"], heads, description["width"], stem=description["stem"])
+        parts = {key: description[key] for key in ("stem", "feature", "head")}
+        model = build_classifier(description["backbone"], heads, description["width"], **parts)
         model.load_state_dict(tensors)
     except (ConfigError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

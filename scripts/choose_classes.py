@@ -1,0 +1,36 @@
+"""Choose the important classes of a family: by name, or by how well the cross entropy's classifiers recall them.
+
+python scripts/choose_classes.py --settings '{"family": "shapes", "label": "shape", "ranking": "validation",
+    "important": {"worst1": [], "balls": ["ball", "egg"]}}' --pictures validation.h5
+    --weights A.safetensors B.safetensors --output classes.json
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+
+
+def main(arguments):
+    settings = json.loads(program.text_or_file(arguments.settings))
+
+    from headstrong.class_choice import choose  # late: torch takes seconds, --help should not
+    from headstrong.runtime import choose_device, reproducible
+
+    device = choose_device(arguments.device)
+    with reproducible(device, arguments.threads):
+        choose(settings, arguments.weights, arguments.pictures, arguments.output, device=device, batch_size=64)
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--settings", required=True, help="family, label, important, ranking: JSON, or @FILE with JSON")
+    parser.add_argument("--pictures", type=Path, required=True, help="pictures by which classes are ranked")
+    parser.add_argument(
+        "--weights", type=Path, nargs="*", default=[], help="classifiers trained with the cross entropy"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--output", type=Path, required=True, help="JSON to write")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,60 @@
+"""Evaluate a family of important classes: what every trial says of every picture, into one HDF5.
+
+  python scripts/evaluate_importance.py --job @job.json --classes classes.json --weights results/quick/classifiers
+      --data validation=validation.h5 --data test=test.h5 --output results/quick/importance/shapes.h5
+
+`--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.errors import ConfigError
+from headstrong.jobs import importance_job_from_dict, to_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    job = importance_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    pictures = dict(named_path(text) for text in arguments.data)
+
+    from headstrong.importance import evaluate  # late: torch takes seconds, --help should not
+    from headstrong.runtime import choose_device
+
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.importance")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), **facts) as record:
+        evaluate(
+            job,
+            arguments.weights,
+            pictures,
+            arguments.classes,
+            arguments.output,
+            device=device,
+            threads=arguments.threads,
+            code=code,
+        )
+        record.add(sha256=file_digest(arguments.output))
+
+
+def named_path(text):
+    name, equals, path = text.partition("=")
+    if not equals or name not in ("validation", "test"):
+        raise ConfigError(f"--data {text}: expected validation=FILE or test=FILE")
+    return name, Path(path)
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the job: JSON, or @FILE with JSON")
+    parser.add_argument("--classes", type=Path, required=True, help="the choice of important classes (JSON)")
+    parser.add_argument("--weights", type=Path, required=True, help="folder with <trial>/weights.safetensors")
+    parser.add_argument("--data", action="append", default=[], metavar="SPLIT=FILE", help="pictures of a split")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 to write")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

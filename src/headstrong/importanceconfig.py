@@ -1,0 +1,88 @@
+"""What config.yaml says about losses that favour important classes (CAMRI and what it is compared with)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from headstrong.attackconfig import PositiveFloat, PositiveInt
+from headstrong.pictureconfig import NetworkConfig
+from headstrong.protocol import Section, SwitchesConfig
+
+RANKS = ("worst1", "worst2", "median")
+LOSSES = ("ce", "wce", "crwwce", "softmax", "arcface", "camri")
+# What a loss is varied over, and whether it favours a class.
+GRIDS: dict[str, tuple[str, ...]] = {
+    "ce": (),
+    "wce": ("weight",),
+    "crwwce": ("weight",),
+    "softmax": ("scale",),
+    "arcface": ("margin", "scale"),
+    "camri": ("margin", "scale"),
+}
+FAVOURING = ("wce", "crwwce", "camri")
+Values = Annotated[list[PositiveFloat], Field(min_length=1)]
+
+
+class LossConfig(Section):
+    """The settings that a loss is tried with: every combination of its lists."""
+
+    margin: Values | None = Field(None, description="arcface, camri: added to the angle, in sixty-fourths of pi.")
+    scale: Values | None = Field(None, description="softmax, arcface, camri: factor on the cosines.")
+    weight: Values | None = Field(
+        None, description="wce: weight of the important classes. crwwce: cost of taking one for another."
+    )
+
+
+class ImportanceConfig(NetworkConfig):
+    """A family of classifiers that are trained with each loss to favour each of some important classes."""
+
+    domain: str | None = Field(None, description="Domain of the pictures; null: the only one they have.")
+    label: str | None = Field(None, description="The label whose classes are told; null: the pictures' first.")
+    important: Annotated[dict[str, list[str] | None], Field(min_length=1)] = Field(
+        description="Important classes: a key and their names; or worst1, worst2, median and null: the classes that "
+        "the cross entropy's model recalls worst, second worst, and in the middle."
+    )
+    losses: dict[Literal["ce", "wce", "crwwce", "softmax", "arcface", "camri"], LossConfig | None] = Field(
+        description="Losses and their settings; null leaves one out. ce must be there: others are compared with it."
+    )
+    trials: PositiveInt = Field(description="Trainings of each setting, from different seeds; pairs of them compare.")
+    tolerance: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Points of accuracy that a setting may lose against ce and still be chosen."
+    )
+    protocol: SwitchesConfig | None = Field(None, description="Switches that differ from the study's; null: none.")
+
+    @property
+    def chosen_losses(self) -> dict[str, LossConfig]:
+        """The losses that are not left out, in the order of LOSSES."""
+        return {name: found for name in LOSSES if (found := self.losses.get(name)) is not None}  # type: ignore[call-overload]
+
+    @model_validator(mode="after")
+    def _check(self) -> ImportanceConfig:
+        if "ce" not in self.chosen_losses:
+            raise ValueError("losses: ce is missing, which the others are compared with; add `ce: {}`")
+        for name, grid in self.chosen_losses.items():
+            _check_grid(name, grid)
+        for key, names in self.important.items():
+            if names is None and key not in RANKS:
+                raise ValueError(f"important.{key}: give the names of its classes; only {', '.join(RANKS)} are ranks")
+            if names is not None and (not names or len(set(names)) < len(names)):
+                raise ValueError(f"important.{key} {names}: expected names of classes, each at most once")
+            if not key.replace("_", "").isalnum() or not key.isascii():
+                raise ValueError(f"important.{key}: expected letters, digits and underscores")
+        return self
+
+
+def _check_grid(name: str, grid: LossConfig) -> None:
+    """ValueError where a loss has not the lists it needs, or values that cannot be."""
+    given = {key for key in ("margin", "scale", "weight") if getattr(grid, key) is not None}
+    if given != set(GRIDS[name]):
+        wanted = " and ".join(GRIDS[name]) or "nothing"
+        raise ValueError(f"losses.{name}: needs {wanted}; given: {', '.join(sorted(given)) or 'nothing'}")
+    for key in given:
+        values = getattr(grid, key)
+        if len(set(values)) < len(values):
+            raise ValueError(f"losses.{name}.{key} {values}: each at most once")
+    if max(grid.margin or [0]) >= 64:
+        raise ValueError(f"losses.{name}.margin {max(grid.margin or [0]):g}: 64 is pi, expected less")
