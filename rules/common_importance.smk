@@ -7,7 +7,7 @@ def pictures_of_family(family, split):
 
 
 def choice_of_family(family):
-    return f"{RESULTS}/importance/{family}-classes.json"
+    return f"{RESULTS}/choices/{family}.json"
 
 
 def classifier_choice(wildcards):

@@ -7,7 +7,7 @@ rule choose_classes:
         pictures=ranking_pictures,
         weights=ranking_weights,
     output:
-        f"{RESULTS}/importance/{{favouring}}-classes.json",
+        f"{RESULTS}/choices/{{favouring}}.json",
     log:
         f"{RESULTS}/logs/choose_classes/{{favouring}}.log",
     benchmark:
@@ -30,7 +30,7 @@ rule choose_classes:
 
 rule evaluate_importance:
     input:
-        classes=f"{RESULTS}/importance/{{favouring}}-classes.json",
+        classes=f"{RESULTS}/choices/{{favouring}}.json",
         pictures=evaluated_pictures,
         weights=trial_weights,
     output:

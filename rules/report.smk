@@ -29,6 +29,8 @@ rule make_report:
                 ),
                 "collect_attacks": code_digest(*ATTACK_TABLE_MODULES),
                 "make_tables": code_digest("headstrong.analysis.build"),
+                "collect_generated": code_digest(*GENERATED_TABLE_MODULES),
+                "collect_importance": code_digest(*IMPORTANCE_TABLE_MODULES),
                 "draw_figures": code_digest("headstrong.figures.gallery"),
             }
         ),

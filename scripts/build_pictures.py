@@ -9,16 +9,18 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.data.build import build_pictures, picture_modules
+from headstrong.data.build import BAD_IMAGES, build_pictures, picture_modules
 from headstrong.provenance import RunRecord, code_digest, file_digest
 
 
 def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
+    if arguments.on_bad_image not in (None, settings.get("on_bad_image", "fail")):
+        settings["on_bad_image"] = arguments.on_bad_image
     code = arguments.code or code_digest(*picture_modules(settings["source"]))
     with RunRecord(arguments.output.with_suffix(".json"), settings=settings, code=code) as record:
-        build_pictures(settings, arguments.output, code=code, processes=arguments.processes)
-        record.add(sha256=file_digest(arguments.output))
+        skipped = build_pictures(settings, arguments.output, code=code, processes=arguments.processes)
+        record.add(sha256=file_digest(arguments.output), skipped=skipped)
 
 
 if __name__ == "__main__":
@@ -26,5 +28,11 @@ if __name__ == "__main__":
     parser.add_argument("--settings", required=True, help="JSON, or @FILE with JSON")
     parser.add_argument("--output", type=Path, required=True, help="the HDF5 file; its run record is written beside it")
     parser.add_argument("--processes", type=int, default=1, help="processes to render or read with")
+    parser.add_argument(
+        "--on-bad-image",
+        choices=BAD_IMAGES,
+        help="a picture that cannot be read: stop, or leave it out, count and list it (default: as the settings say, "
+        "else fail)",
+    )
     parser.add_argument("--code", help="digest of the code; computed when not given")
     sys.exit(program.run(main, parser))

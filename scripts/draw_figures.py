@@ -13,15 +13,15 @@ from headstrong import program
 from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import read_plan
 from headstrong.analysis.tables import choose_attack
-from headstrong.figures.gallery import draw_all, draw_generated
+from headstrong.figures.gallery import draw_all, draw_without_models
 
 
 def main(arguments):
     tables = {path.stem: read_table(path) for path in arguments.tables}
     look = json.loads(arguments.look)
-    if arguments.vulnerability is None:  # a study of generators and nothing else
-        made = (tables["generated"], tables.get("mta_tables"), arguments.generated)
-        draw_generated(*made, arguments.output, look)
+    files = {"examples": arguments.generated, "importance": arguments.importance}
+    if arguments.vulnerability is None:  # a study without models of a plan
+        draw_without_models(arguments.output, settings=look, **files, **tables)
         return
     vulnerability = read_table(arguments.vulnerability)
     draw_all(
@@ -32,14 +32,14 @@ def main(arguments):
         choice=choose_attack(vulnerability, **json.loads(arguments.attack)),
         chains=arguments.chains,
         settings=look,
-        examples=arguments.generated,
+        **files,
         **tables,
     )
 
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--vulnerability", type=Path, help="vulnerability.csv; without it, figures of generators only")
+    parser.add_argument("--vulnerability", type=Path, help="vulnerability.csv; without it, no figures of models")
     parser.add_argument("--plan", type=Path, help="plan.csv of the study")
     parser.add_argument("--surrogates", type=Path, help="surrogates.csv")
     parser.add_argument(
@@ -52,6 +52,14 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--generated", type=Path, nargs="*", default=[], metavar="HDF5", help="evaluations of generators, for pictures"
+    )
+    parser.add_argument(
+        "--importance",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="HDF5",
+        help="evaluations of important classes, for angles and features",
     )
     parser.add_argument("--attack", required=True, help="family, norm, epsilon and steps of the attack shown: JSON")
     parser.add_argument("--chains", nargs="*", default=[], help="orders in which tasks are attacked, as letters")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from headstrong.data import domains
+from headstrong.data.listings import Part, read_image
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError, UserError
 from picture_folders import CLASSES, noise, write_domain
 
@@ -27,10 +28,16 @@ def root(tmp_path_factory):
     return place
 
 
-def read(
-    root, domain="amazon", split="train", size=SIZE, count=None, seed=SEED, test_share=0.2, others=(), processes=1
-):
-    return list(domains.samples(root, domain, split, size, count, seed, test_share, others, processes))
+def part(domain="amazon", split="train", seed=SEED, test_share=0.2, others=(), validation_share=None):
+    return Part(domain, split, seed, tuple(others), test_share, validation_share)
+
+
+def read(root, *place, size=SIZE, count=None, processes=1, **changed):
+    return list(domains.listing(root, part(*place, **changed)).samples(size, count, processes))
+
+
+def number(root, *place, **changed):
+    return len(domains.listing(root, part(*place, **changed)))
 
 
 def names(root, *place, **changed):
@@ -61,8 +68,8 @@ def test_every_class_is_split_and_has_some_of_both(root, share, tests):
     test, train = (Counter(n.split("/")[0] for n in names(root, split=s, test_share=share)) for s in ("test", "train"))
     assert tuple(test[name] for name in CLASSES) == tests
     assert {name: test[name] + train[name] for name in CLASSES} == CLASSES
-    assert domains.count(root, "amazon", "test", SEED, share) == sum(tests)
-    assert domains.count(root, "amazon", "train", SEED, share) == sum(CLASSES.values()) - sum(tests)
+    assert number(root, split="test", test_share=share) == sum(tests)
+    assert number(root, split="train", test_share=share) == sum(CLASSES.values()) - sum(tests)
 
 
 def test_any_count_is_balanced_and_the_beginning_of_all(root):
@@ -89,6 +96,40 @@ def test_the_split_is_decided_by_seed_domain_and_class_alone(root, tmp_path):
     assert names(tmp_path) == [name for name in names(root) if not name.startswith("mug/")]
 
 
+def test_the_split_is_that_of_earlier_versions(tmp_path):
+    """Names noted before there was a validation split: files that were made then are not made again."""
+    write_domain(tmp_path / "b", {"bike": 9, "mug": 5, "cup": 14})
+    noted = {
+        "test": "bike/5 cup/2 mug/3 bike/7 cup/10 cup/6 cup/7",
+        "train": "bike/3 cup/8 mug/0 bike/2 cup/9 mug/2 bike/4 cup/13 mug/1 bike/0 cup/12 mug/4 bike/1 cup/11 bike/6 "
+        "cup/3 bike/8 cup/1 cup/0 cup/4 cup/5",
+    }
+    for split, expected in noted.items():
+        found = names(tmp_path, "b", split, seed=7, test_share=0.25)
+        assert found == [f"{name}/frame_{int(i):04d}.png" for name, i in (n.split("/") for n in expected.split())]
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.5, (3, 2, 4)), (0.01, (1, 1, 1)), (0.99, (5, 2, 7))])
+def test_validation_pictures_come_out_of_what_is_not_for_tests(root, share, held):
+    """bike, calculator and mug have 7, 4 and 10 pictures, and 1, 1 and 2 tests."""
+    splits = {s: names(root, split=s, validation_share=share) for s in ("train", "validation", "test")}
+    assert splits["test"] == names(root, split="test")
+    assert sorted(splits["train"] + splits["validation"]) == sorted(names(root))
+    found = Counter(n.split("/")[0] for n in splits["validation"])
+    assert tuple(found[name] for name in CLASSES) == held
+
+
+def test_what_validation_cannot_do(root, tmp_path):
+    with pytest.raises(ConfigError, match="amazon has no validation pictures: give a validation_share"):
+        read(root, split="validation")
+    for share in (0.0, 1.0):
+        with pytest.raises(ConfigError, match=f"validation_share {share:g}: expected a share between 0 and 1"):
+            read(root, validation_share=share)
+    write_domain(tmp_path / "one", {"a": 2, "b": 9})
+    with pytest.raises(BrokenFileError, match=r"one/a: too few images; .* to train with and some to validate with"):
+        read(tmp_path, "one", validation_share=0.5)
+
+
 def test_bits_do_not_depend_on_the_number_of_processes(root):
     for one, other in zip(read(root, count=5), read(root, count=5, processes=2), strict=True):
         assert (one[0], one[2]) == (other[0], other[2])
@@ -110,12 +151,12 @@ def test_resizing_squashes_and_does_not_alias(tmp_path):
     """A whole fraction of a fine chessboard is grey; halves keep their place whatever happens to the shape."""
     board = (np.indices((64, 96)).sum(axis=0) % 2 * 255).astype(np.uint8)
     Image.fromarray(board).save(tmp_path / "board.png")
-    grey = domains.read_image(tmp_path / "board.png", (8, 8))
+    grey = read_image(tmp_path / "board.png", (8, 8))
     assert np.abs(grey.astype(int) - 127).max() <= 1
     halves = np.zeros((40, 100, 3), np.uint8)
     halves[:, 50:] = (250, 120, 10)
     Image.fromarray(halves).save(tmp_path / "halves.png")
-    small = domains.read_image(tmp_path / "halves.png", (10, 10))
+    small = read_image(tmp_path / "halves.png", (10, 10))
     assert (small[:, :, :4] == 0).all()
     assert (small[:, :, 6:] == np.reshape((250, 120, 10), (3, 1, 1))).all()
 
@@ -124,7 +165,7 @@ def test_resizing_is_that_of_torchvision(tmp_path):
     transforms = pytest.importorskip("torchvision.transforms")
     Image.fromarray(noise("peer", 57, 83)).save(tmp_path / "peer.png")
     expected = np.asarray(transforms.Resize((24, 32))(Image.open(tmp_path / "peer.png").convert("RGB")))
-    assert np.array_equal(domains.read_image(tmp_path / "peer.png", (24, 32)), expected.transpose(2, 0, 1))
+    assert np.array_equal(read_image(tmp_path / "peer.png", (24, 32)), expected.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
@@ -138,7 +179,7 @@ def test_every_mode_becomes_colour(tmp_path, mode):
     else:
         truth.convert(mode).save(tmp_path / f"image{suffix}", quality=100)
         expected = truth.convert(mode).convert("RGB")
-    found = domains.read_image(tmp_path / f"image{suffix}", (20, 30))
+    found = read_image(tmp_path / f"image{suffix}", (20, 30))
     difference = np.abs(found.transpose(1, 2, 0).astype(int) - np.asarray(expected)).mean()
     assert difference < (4 if mode == "CMYK" else 1e-9)
 
@@ -155,7 +196,7 @@ def test_every_suffix_in_any_case(tmp_path, suffix):
 
 def test_what_is_not_there_is_named(root, tmp_path):
     with pytest.raises(MissingDataError, match="absent: no such folder"):
-        domains.count(tmp_path / "absent", "amazon", "train", 0)
+        number(tmp_path / "absent")
     with pytest.raises(MissingDataError, match=r"webcam: no such domain; .* has amazon, dslr") as caught:
         read(root, others=["webcam"])
     one_line(caught)
@@ -179,7 +220,7 @@ def test_what_is_not_there_is_named(root, tmp_path):
 def test_a_class_may_be_called_images(tmp_path):
     write_domain(tmp_path / "one", {"images": 2, "texts": 2})
     assert domains.class_names(tmp_path, ["one"]) == ["images", "texts"]
-    assert domains.count(tmp_path, "one", "train", 0) == 2
+    assert number(tmp_path, "one") == 2
 
 
 @pytest.mark.parametrize(
@@ -205,11 +246,11 @@ def test_a_truncated_photograph_is_named_wherever_it_ends(tmp_path):
     for options in ({"quality": 92}, {"quality": 92, "progressive": True}):
         Image.fromarray(noise("long", 120, 160)).save(path, **options)
         whole = path.read_bytes()
-        domains.read_image(path, SIZE)
+        read_image(path, SIZE)
         for tenth in range(10):
             path.write_bytes(whole[: len(whole) * tenth // 10])
             with pytest.raises(BrokenFileError, match=r"photograph\.jpg: truncated or not an image") as caught:
-                domains.read_image(path, SIZE)
+                read_image(path, SIZE)
             one_line(caught)
 
 
@@ -221,7 +262,7 @@ def test_other_truncated_formats_are_named(tmp_path, suffix):
     for tenth in range(10):
         path.write_bytes(whole[: len(whole) * tenth // 10])
         with pytest.raises(BrokenFileError, match="truncated or not an image"):
-            domains.read_image(path, SIZE)
+            read_image(path, SIZE)
 
 
 def test_damage_inside_a_file_never_ends_in_a_defect(tmp_path):
@@ -236,7 +277,7 @@ def test_damage_inside_a_file_never_ends_in_a_defect(tmp_path):
             changed[position] ^= 0xD5
             path.write_bytes(changed)
             try:
-                assert domains.read_image(path, SIZE).shape == (3, *SIZE)
+                assert read_image(path, SIZE).shape == (3, *SIZE)
             except BrokenFileError:
                 noticed += 1
     assert noticed > 100
@@ -297,7 +338,7 @@ def test_real_folders_are_read_as_domains(real):
     """CIFAR-10's own train and test as two domains of its ten classes."""
     classes = domains.class_names(real, ["train", "test"])
     assert classes == ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    counts = {d: [domains.count(real, d, split, SEED) for split in ("train", "test")] for d in ("train", "test")}
+    counts = {d: [number(real, d, split) for split in ("train", "test")] for d in ("train", "test")}
     assert counts == {"train": [8000, 2000], "test": [1600, 400]}
     for domain in counts:
         for name, rgb, labels in read(real, domain, size=(32, 32), count=30, others=["train", "test"]):
@@ -315,4 +356,4 @@ def test_truncated_real_photographs_are_named(real, tmp_path):
     for tenth in range(10):
         path.write_bytes(whole[: len(whole) * tenth // 10])
         with pytest.raises(BrokenFileError, match=r"real\.jpg"):
-            domains.read_image(path, (224, 224))
+            read_image(path, (224, 224))

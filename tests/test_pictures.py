@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from headstrong.data import acquire, build, domains, objects, pictures
+from headstrong.data.listings import Part
 from headstrong.data.picture_batches import PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.provenance import ROOT, imported_files
@@ -239,7 +240,7 @@ def test_a_folder_of_domains_becomes_a_file(data, tmp_path):
     with pictures.PictureFile(tmp_path / "train.h5") as file:
         assert (file.count, file.size, file.classes) == (6, (8, 12), {"class": ["bike", "mug"]})
         assert (file.dataset, file.domain, file.split, file.settings) == ("mine", "a", "train", FOLDER)
-        expected = list(domains.samples(data / "mine", "a", "train", (8, 12), None, 0, 0.25, "ab"))
+        expected = list(domains.listing(data / "mine", Part("a", "train", 0, "ab", 0.25)).samples((8, 12)))
         assert file.names == [name for name, _, _ in expected]
         assert np.array_equal(file.read_images(range(6)), np.stack([rgb for _, rgb, _ in expected]))
         assert file.read_labels("class", range(6)).tolist() == [0, 1, 0, 1, 0, 1]
@@ -249,12 +250,24 @@ def test_a_folder_of_domains_becomes_a_file(data, tmp_path):
         assert set(test.names).isdisjoint(file.names)
 
 
-def test_office31_is_found_by_its_own_name(data, tmp_path):
+def test_office31_is_found_by_its_own_name_and_must_be_whole_unless_some_are_asked_for(data, tmp_path, monkeypatch):
     (data / "mine").rename(data / "office31")
+    for old, new in (("a", "amazon"), ("b", "dslr")):
+        (data / "office31" / old).rename(data / "office31" / new)
     settings = {key: value for key, value in FOLDER.items() if key != "folder"} | {"source": "office31"}
-    build.build_pictures(settings, tmp_path / "train.h5", code="abc")
-    with pictures.PictureFile(tmp_path / "train.h5") as file:
-        assert (file.dataset, file.count) == ("office31", 6)
+    settings |= {"domain": "amazon", "domains": ["amazon", "dslr"]}
+    build.build_pictures(settings | {"count": 5}, tmp_path / "some.h5", code="abc")
+    with pictures.PictureFile(tmp_path / "some.h5") as file:
+        assert (file.dataset, file.count) == ("office31", 5)
+    with pytest.raises(BrokenFileError, match="2 classes, Office-31 has 31"):
+        build.build_pictures(settings, tmp_path / "all.h5", code="abc")
+    with pytest.raises(ConfigError, match="office31 has no domain 'phone'; choose from amazon, dslr, webcam"):
+        build.build_pictures(settings | {"domain": "phone", "domains": ["phone"]}, tmp_path / "all.h5", code="abc")
+    monkeypatch.setattr(domains, "OFFICE31", {"amazon": 8, "dslr": 8})
+    monkeypatch.setattr(domains, "OFFICE31_CLASSES", 2)
+    build.build_pictures(settings, tmp_path / "all.h5", code="abc")
+    with pictures.PictureFile(tmp_path / "all.h5") as file:
+        assert file.count == 6
 
 
 def test_a_source_that_makes_pictures_is_asked_for_as_many_as_wanted(tmp_path, monkeypatch):
@@ -334,7 +347,7 @@ def test_the_program_writes_the_file_and_its_record(data, tmp_path):
         arguments = ["--settings", json.dumps(settings), "--processes", "2"]
         return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment)
 
-    broken = data / "mine" / "a" / next(domains.samples(data / "mine", "a", "train", (8, 12), None, 0, 0.25))[0]
+    broken = data / "mine" / "a" / domains.listing(data / "mine", Part("a", "train", 0, "ab", 0.25)).names[0]
     whole = broken.read_bytes()
     broken.write_bytes(whole[:100])
     result = run(FOLDER)

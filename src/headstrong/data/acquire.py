@@ -14,7 +14,7 @@ from headstrong.provenance import ROOT
 
 VARIABLE = "HEADSTRONG_REAL_DATA"
 
-# data set -> where to get it, under what terms, and what to place
+# data set -> where to get it, under what terms, and what to place (docs/data.md has the folders)
 DATASETS = {
     "nyuv2": (
         "NYU Depth v2: get nyu_depth_v2_labeled.mat and splits.mat from "
@@ -26,6 +26,27 @@ DATASETS = {
     "office31": (
         "Office-31: get domain_adaptation_images from https://faculty.cc.gatech.edu/~judy/domainadapt/ (no licence is "
         "known: for research, not to be passed on), take its amazon, dslr and webcam with images/<class>/ in each"
+    ),
+    "cifar10": (
+        "CIFAR-10: get cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html (free for research), "
+        "unpack its cifar-10-batches-py/"
+    ),
+    "gtsrb": (
+        "GTSRB: get GTSRB-Training_fixed.zip, GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip by way of "
+        "https://benchmark.ini.rub.de (free for research), unpack GTSRB/ and GT-final_test.csv"
+    ),
+    "awa2": (
+        "AwA2: get AwA2-data.zip from https://cvml.ista.ac.at/AwA2/ (each image has a licence of its own), unpack its "
+        "JPEGImages/"
+    ),
+    "celeba": (
+        "CelebA: get img_align_celeba.zip, list_attr_celeba.txt and list_eval_partition.txt from "
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (non-commercial research only), unpack img_align_celeba/"
+    ),
+    "deepfashion": (
+        "DeepFashion, Category and Attribute Prediction Benchmark: sign the agreement of "
+        "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html (non-commercial research only), get Anno_fine and "
+        "img.zip, unpack img/"
     ),
 }
 # Of a folder of the user's own; it is not in DATASETS, because its name is not known.

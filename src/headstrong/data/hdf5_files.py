@@ -26,6 +26,7 @@ COMPRESSION: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 1, 
 # The structures of HDF5 1.10 (2016) carry checksums. In older ones a damaged index loses samples, which then read as 0.
 FILE_FORMAT = ("v110", "v110")
 REMEDY = "delete it and run the command that made it again"
+_INDEX_CHUNK = 1024  # names
 _BLOCK_BYTES = 32 << 20  # what a pass over a whole data set holds in memory
 
 Indices = Sequence[int] | NDArray[np.integer[Any]]
@@ -33,15 +34,22 @@ Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 Sample = TypeVar("Sample")
 
 
-def create_rows(file: h5py.File, name: str, shape: tuple[int, ...], kind: type[np.generic]) -> h5py.Dataset:
-    """An empty array of samples (N, ...), compressed; a chunk is one sample: what a shuffled batch reads."""
+def create_rows(
+    file: h5py.File, name: str, shape: tuple[int, ...], kind: type[np.generic], shrinks: bool = False
+) -> h5py.Dataset:
+    """An empty array of samples (N, ...), compressed; a chunk is one sample: what a shuffled batch reads.
+
+    shrinks: whether it may be cut to fewer samples when they are known.
+    """
     chunks, filters = ((1, *shape[1:]), COMPRESSION) if shape[0] else (None, {})
-    return file.create_dataset(name, shape, kind, chunks=chunks, track_times=False, **filters)
+    limits = {"maxshape": shape} if shrinks else {}
+    return file.create_dataset(name, shape, kind, chunks=chunks, track_times=False, **limits, **filters)
 
 
-def create_index(file: h5py.File, count: int) -> h5py.Dataset:
-    """The empty /index of `count` names."""
-    return file.create_dataset("index", (count,), h5py.string_dtype(), track_times=False)
+def create_index(file: h5py.File, count: int, shrinks: bool = False) -> h5py.Dataset:
+    """The empty /index of `count` names; shrinks: whether it may be cut to fewer."""
+    limits = {"maxshape": (count,), "chunks": (min(count, _INDEX_CHUNK),)} if shrinks else {}
+    return file.create_dataset("index", (count,), h5py.string_dtype(), track_times=False, **limits)
 
 
 def promised(

@@ -5,15 +5,17 @@
     /index            str   (N,)           name of each picture
 
 File attributes: format, dataset, domain, split, classes (JSON, {label: names of its classes}), settings (JSON), code
-(digest of the code that made it), complete. Equal content gives equal bytes.
+(digest of the code that made it), complete; and, where pictures were left out because they could not be read, skipped
+(JSON, pairs of name and reason). Equal content gives equal bytes.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -33,14 +35,22 @@ from headstrong.errors import BrokenFileError, ConfigError
 from headstrong.provenance import atomic_path, settings_json
 
 FORMAT = "headstrong-pictures-1"
+log = logging.getLogger(__name__)
 
 Picture = tuple[str, NDArray[np.uint8], Mapping[str, int]]
 Classes = Mapping[str, list[str]]
 
 
+class Skipped(NamedTuple):
+    """A picture that could not be read; the reason, one line, names its file."""
+
+    name: str
+    reason: str
+
+
 def write_pictures(
     path: Path,
-    samples: Iterator[Picture],
+    samples: Iterator[Picture | Skipped],
     *,
     count: int,
     size: tuple[int, int],
@@ -50,28 +60,38 @@ def write_pictures(
     classes: Classes,
     settings: dict[str, Any],
     code: str,
-) -> None:
+    shrinks: bool = False,
+) -> list[Skipped]:
     """Write the pictures of one domain and split, one at a time: memory grows by the labels only.
 
-    samples: `count` triples of a name, an image uint8 (3, H, W) at `size`, and the class number of every label.
+    samples: `count` triples of a name, an image uint8 (3, H, W) at `size`, and the class number of every label; where
+    the file `shrinks`, there may be `Skipped` ones among them, which it then lacks. Returns those, and logs them.
     classes: the names of each label's classes. settings: what decided the content; code: its digest.
     The file appears under `path` only when whole. Raises ValueError, naming the picture, when one is not as promised
-    (a defect of the data source, not of the user).
+    (a defect of the data source, not of the user), and BrokenFileError where all are skipped.
     """
+    source, rows, skipped = f"{dataset} {domain} {split}", 0, list[Skipped]()
     # No lock: nobody else knows the partial file, and locks fail on some network file systems.
     with atomic_path(path) as partial, h5py.File(partial, "w", libver=FILE_FORMAT, locking=False) as file:
-        images = create_rows(file, "rgb", (count, 3, *size), np.uint8)
-        index = create_index(file, count)
+        images = create_rows(file, "rgb", (count, 3, *size), np.uint8, shrinks)
+        index = create_index(file, count, shrinks)
         labels = {label: np.zeros(count, dtype=np.int16) for label in classes}
-        numbered = promised(samples, count, path, f"{dataset} {domain} {split}", unit="picture")
-        for row, (name, image, numbers) in numbered:
+        for _, sample in promised(samples, count, path, source, unit="picture"):
+            if isinstance(sample, Skipped):
+                log.warning("skipped %s: %s", sample.name, sample.reason)
+                skipped.append(sample)
+                continue
+            name, image, numbers = sample
             _check_picture(name, image, numbers, size, classes)
-            index[row] = name
-            images[row] = image
+            index[rows] = name
+            images[rows] = image
             for label, number in numbers.items():
-                labels[label][row] = number
+                labels[label][rows] = number
+            rows += 1
+        if skipped:
+            _cut(file, rows, skipped, source)
         for label, found in labels.items():
-            _write_label(file, label, found)
+            _write_label(file, label, found[:rows])
         file.attrs["dataset"] = dataset
         file.attrs["domain"] = domain
         file.attrs["split"] = split
@@ -80,6 +100,18 @@ def write_pictures(
         file.attrs["code"] = code
         file.attrs["format"] = FORMAT
         file.attrs["complete"] = 1
+    if shrinks:
+        log.info("skipped %d of %d pictures", len(skipped), count)
+    return skipped
+
+
+def _cut(file: h5py.File, rows: int, skipped: list[Skipped], source: str) -> None:
+    """Cut the arrays to the pictures that could be read, and note the others."""
+    if not rows:
+        raise BrokenFileError(f"{source}: none of {len(skipped)} pictures can be read; the first: {skipped[0].reason}")
+    for name in ("rgb", "index"):
+        file[name].resize(rows, axis=0)
+    file.attrs["skipped"] = json.dumps(skipped, ensure_ascii=False)
 
 
 def _write_label(file: h5py.File, label: str, numbers: NDArray[np.int16]) -> None:
@@ -109,7 +141,8 @@ class PictureFile(RowFile):
     name the file and say what to do. Rows may come in any order and more than once.
 
     count: pictures N. size: (H, W). classes: label -> names of its classes. names: of the pictures.
-    dataset, domain, split, code: as written. settings: what decided the content.
+    dataset, domain, split, code: as written. settings: what decided the content. skipped: pictures that were left out
+    because they could not be read.
     """
 
     FORMAT = FORMAT
@@ -119,6 +152,7 @@ class PictureFile(RowFile):
         super()._load_header(attributes)
         self.domain: str = attributes["domain"]
         self.classes: dict[str, list[str]] = json.loads(attributes["classes"])
+        self.skipped = [Skipped(*one) for one in json.loads(attributes.get("skipped", "[]"))]
         self._check_layout({"rgb": ((self.count, 3, *self.size), np.uint8)})
         self._check_layout({f"labels/{label}": ((self.count,), np.int16) for label in self.classes})
         self._labels: dict[str, NDArray[np.int16]] = {label: self._file[f"labels/{label}"][:] for label in self.classes}

@@ -30,6 +30,7 @@ from headstrong.figures import (
 from headstrong.figures import balanced as comparison
 from headstrong.figures import curves as by_step
 from headstrong.figures import generated_gallery as generators
+from headstrong.figures import importance_gallery as favouring
 from headstrong.figures import switches as protocol
 from headstrong.figures import theory as theorems
 from headstrong.figures import transfer as sharing
@@ -145,13 +146,17 @@ def draw_all(
     generated: pd.DataFrame | None = None,
     mta_tables: pd.DataFrame | None = None,
     examples: Sequence[Path] = (),
+    importance_settings: pd.DataFrame | None = None,
+    camri_table_1: pd.DataFrame | None = None,
+    importance: Sequence[Path] = (),
 ) -> list[Entry]:
     """Draw every figure of the study into `folder` and write index.json there; return its entries.
 
     vulnerability, correlations: the tables vulnerability.csv and surrogates.csv; plan: `analysis.plan.read_plan`.
     choice: the attack shown; chains: orders of Figure 1; settings: formats, dpi, width in inches.
-    balanced, transfer, theory, marginal, switches, curves, generated, mta_tables: the tables of these names, None where
-    a study has none. examples: evaluations of generators (HDF5) whose pictures are shown.
+    balanced to camri_table_1: the tables of these names, None where a study has none. examples: evaluations of
+    generators (HDF5) whose pictures are shown. importance: evaluations of important classes (HDF5) whose angles and
+    features are shown.
     A figure the study has no numbers for has an entry with the reason, and no file.
     """
     whole = style.complete(settings)
@@ -163,27 +168,34 @@ def draw_all(
         _transfer_jobs(transfer, plan, choice, whole),
         _theory_jobs(theory, marginal, plan, choice, whole),
         _switch_jobs(switches, vulnerability, choice, whole),
-        _generated_jobs(generated, mta_tables, examples, whole),
+        _from(generators.figures(generated, mta_tables, examples, whole)),
+        _from(favouring.figures(importance_settings, camri_table_1, importance, whole)),
     )
     return _draw(jobs, folder, whole)
 
 
-def draw_generated(
-    generated: pd.DataFrame,
-    mta_tables: pd.DataFrame | None,
-    examples: Sequence[Path],
+def draw_without_models(
     folder: Path,
+    *,
     settings: Mapping[str, Any] | None = None,
+    generated: pd.DataFrame | None = None,
+    mta_tables: pd.DataFrame | None = None,
+    examples: Sequence[Path] = (),
+    importance_settings: pd.DataFrame | None = None,
+    camri_table_1: pd.DataFrame | None = None,
+    importance: Sequence[Path] = (),
 ) -> list[Entry]:
-    """The same for a study of generators and nothing else, with arguments as in `draw_all`."""
+    """The same for a study without models of a plan: generators, important classes, or both."""
     whole = style.complete(settings)
-    return _draw(_generated_jobs(generated, mta_tables, examples, whole), folder, whole)
+    jobs = chain(
+        _from(generators.figures(generated, mta_tables, examples, whole)),
+        _from(favouring.figures(importance_settings, camri_table_1, importance, whole)),
+    )
+    return _draw(jobs, folder, whole)
 
 
-def _generated_jobs(
-    generated: pd.DataFrame | None, mta_tables: pd.DataFrame | None, examples: Sequence[Path], whole: Mapping[str, Any]
-) -> Iterator[Job]:
-    for fields, draw in generators.figures(generated, mta_tables, examples, whole):
+def _from(figures: Iterable[tuple[favouring.Fields, Callable[[], Figure]]]) -> Iterator[Job]:
+    for fields, draw in figures:
         yield Entry(*fields), draw
 
 

@@ -22,6 +22,7 @@ RECORDS = {
     "classifiers": "classifiers/*/run.json",
     "generators": "generators/*/run.json",
     "evaluation of generators": "generated/*.json",
+    "evaluation of important classes": "importance/*.json",
 }
 
 

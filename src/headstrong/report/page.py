@@ -17,20 +17,21 @@ from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import by_own_protocol, read_plan
 from headstrong.errors import BrokenFileError
 from headstrong.figures.gallery import INDEX
-from headstrong.report import attack_blocks, blocks, facts, generated_blocks, protocol
+from headstrong.report import attack_blocks, blocks, facts, generated_blocks, importance_blocks, protocol
 
 TEMPLATE = "page.html"
 INLINED = 12  # figures of one kind shown on the page; a study of five encoders has more, in its figures folder
 PUBLISHED_DATA = "Taskonomy's single-building sample at 256 x 256"
-OPTIONAL_TABLES = {
+TABLES_OF_MODELS = {
     "baselines": "clean errors against a constant predictor",
     "pairs": "the tables of pairs (supplement Tables 2 to 6)",
     "table_1": "Table 1",
     "table_3": "Table 3 (surrogates)",
     "combinations": "the table of all combinations",
     **attack_blocks.TABLES,
-    **generated_blocks.TABLES,
 }
+# Tables of each section of the settings: a study without the section makes none of them.
+SECTION_TABLES = {"generators": generated_blocks.TABLES, "importance": importance_blocks.TABLES}
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -45,16 +46,20 @@ def render(
 ) -> None:
     """Write the report of one study.
 
-    results: the study's folder with plan.csv, tables/ (vulnerability.csv is needed, those of OPTIONAL_TABLES are used
-    where they are), figures/ with index.json, benchmarks/ and run records. settings: the whole configuration as plain
-    values; settings["protocol"] with every switch resolved. code: digests of the code of the stages after evaluation,
-    by stage. versions: of Python and packages; None: those running now. figure_script: what drew the figures.
+    results: the study's folder with plan.csv, tables/ (of a study with models vulnerability.csv is needed; those of
+    TABLES_OF_MODELS and SECTION_TABLES are used where they are), figures/ with index.json, benchmarks/ and run
+    records. settings: the whole configuration as plain values; settings["protocol"] with every switch resolved.
+    code: digests of the code of the stages after evaluation, by stage. versions: of Python and packages; None: those
+    running now. figure_script: what drew the figures.
     The page has no time stamp: equal results give equal bytes. What is absent is said on the page.
-    Raises MissingDataError without a plan or vulnerability.csv, BrokenFileError for a file that is not as it should be.
+    Raises MissingDataError where models lack a plan or vulnerability.csv, BrokenFileError for a file that is not as it
+    should be.
     """
     spine = _has_models(settings)
-    wanted = OPTIONAL_TABLES if spine else generated_blocks.TABLES
-    wanted = {name: words for name, words in wanted.items() if _expected(name, settings)}
+    sections = {name: _has_section(name, settings) for name in SECTION_TABLES}
+    wanted = dict(TABLES_OF_MODELS) if spine else {}
+    for section in (name for name, there in sections.items() if there):
+        wanted |= SECTION_TABLES[section]
     found = {name: results / "tables" / f"{name}.csv" for name in wanted}
     tables = {name: read_table(path) for name, path in found.items() if path.is_file()}
     absent = [f"{words} (tables/{name}.csv)" for name, words in wanted.items() if name not in tables]
@@ -67,6 +72,7 @@ def render(
     context = {
         "study": results.name,
         "spine": spine,
+        "sections": sections,
         "source": _source(settings),
         "published_data": PUBLISHED_DATA,
         "protocol": protocol.in_words(settings.get("protocol") or {}),
@@ -83,6 +89,7 @@ def render(
         **(_spine(results, tables, settings) if spine else {}),
         **attack_blocks.context(tables),
         **generated_blocks.context(tables),
+        **importance_blocks.context(tables),
     }
     provenance.write_atomically(output, _environment().get_template(TEMPLATE).render(context))
 
@@ -94,9 +101,9 @@ def _has_models(settings: Mapping[str, Any]) -> bool:
     return any(section is not None for section in (settings["plan"] or {}).values())
 
 
-def _expected(table: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a study with these settings makes a table: one without generators makes none of theirs."""
-    return table not in generated_blocks.TABLES or any((settings.get("generators") or {}).values())
+def _has_section(section: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the settings have a family in this section; null switches one off, or all."""
+    return any((settings.get(section) or {}).values())
 
 
 def _spine(results: Path, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,17 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
         "Generators: size of a perturbation",
         {"whole": "scaled by the norm of the whole of it (MTA)", "channel": "scaled channel by channel (GAP's code)"},
     ),
+    "large_angles": (
+        "ArcFace and CAMRI: angle and margin beyond a half turn",
+        {
+            "monotone": "the logit goes on falling, as SphereFace continues it",
+            "unhandled": "the cosine, which rises again (the official code)",
+        },
+    ),
+    "ranking": (
+        "Important classes: the pictures they are ranked by",
+        {"validation": "validation pictures", "test": "test pictures"},
+    ),
 }
 
 

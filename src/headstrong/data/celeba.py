@@ -1,0 +1,78 @@
+"""CelebA (Liu et al., ICCV 2015): 202,599 photographs of faces with 40 binary attributes, each a label.
+
+`<root>/img_align_celeba/*.jpg`, `<root>/list_attr_celeba.txt` and `<root>/list_eval_partition.txt`; also as they are
+handed out, below `Img/`, `Anno/` and `Eval/`. The partition (0 train, 1 validation, 2 test) is the official one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstrong.data.image_folders import first_folder
+from headstrong.data.listings import BINARY, SPLITS, Listing, Part, permuted
+from headstrong.data.text_lists import check_same, once, read_lines, split_columns, whole, wrong
+from headstrong.errors import MissingDataError
+from headstrong.picturelabels import CELEBA_LABELS
+
+LABELS = CELEBA_LABELS
+ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
+PICTURES = 202599
+
+
+def listing(root: Path, part: Part) -> Listing:
+    """The pictures of one split in an order that the seed decides, so that the first ones are a fair draw.
+
+    Raises MissingDataError and BrokenFileError, naming file and line, and ConfigError for a validation share.
+    """
+    part.check_partitioned()
+    folder = first_folder(root / "img_align_celeba", root / "Img" / "img_align_celeba")
+    if folder is None:
+        raise MissingDataError(f"{root / 'img_align_celeba'}: no such folder; unpack img_align_celeba.zip there")
+    attributes, partition = _found(root, "Anno", ATTRIBUTES), _found(root, "Eval", PARTITION)
+    lines, values = _attributes(attributes)
+    split_of = _partition(partition, attributes, lines)
+    row = {name: position for position, name in enumerate(lines)}
+    names = permuted([name for name in lines if split_of[name] == part.split], part.seed, "order", part.split)
+    rows = np.array([row[name] for name in names], dtype=np.int64)
+    labels = {label: values[rows, column] for column, label in enumerate(LABELS)}
+    note = f"CelebA in {root}: {len(lines)} of {PICTURES} pictures listed, {len(names)} of them for {part.split}"
+    return Listing(root, folder, part.split, names, labels, {label: list(BINARY) for label in LABELS}, note)
+
+
+def _found(root: Path, folder: str, name: str) -> Path:
+    return root / folder / name if (root / folder / name).is_file() else root / name
+
+
+def _attributes(path: Path) -> tuple[dict[str, int], NDArray[np.int16]]:
+    """Name -> number of its line, and whether each picture has each attribute, 0 or 1 (N, 40)."""
+    lines = read_lines(path)
+    if len(lines) < 2 or tuple(lines[1][1].split()) != LABELS:
+        raise wrong(path, 2, "other names", f"the {len(LABELS)} attributes, {LABELS[0]} to {LABELS[-1]}")
+    rows = lines[2:]
+    many = whole(path, lines[0][0], lines[0][1], range(10**9), "number of pictures")
+    if many != len(rows):
+        raise wrong(path, lines[0][0], f"{many} pictures said, {len(rows)} follow", "as many as said")
+    values = np.zeros((len(rows), len(LABELS)), dtype=np.int16)
+    named = []
+    for position, line in enumerate(rows):
+        name, *found = split_columns(path, line, 1 + len(LABELS))
+        strange = next((value for value in found if value not in ("1", "-1")), None)
+        if strange is not None:
+            raise wrong(path, line[0], f"{LABELS[found.index(strange)]} is '{strange}'", "1 or -1")
+        values[position] = [value == "1" for value in found]
+        named.append((line[0], name))
+    return once(path, named), values
+
+
+def _partition(path: Path, attributes: Path, lines: dict[str, int]) -> dict[str, str]:
+    """Name -> split."""
+    found, named = {}, []
+    for line in read_lines(path):
+        name, number = split_columns(path, line, 2)
+        found[name] = SPLITS[whole(path, line[0], number, range(len(SPLITS)), "part")]
+        named.append((line[0], name))
+    check_same(attributes, lines, path, once(path, named))
+    return found

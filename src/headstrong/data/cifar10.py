@@ -1,0 +1,66 @@
+"""CIFAR-10 (Krizhevsky 2009): 32x32 pictures of ten classes, 5,000 of each to train with and 1,000 to test with.
+
+Two layouts, found by themselves: the official `<root>/cifar-10-batches-py/`, which torchvision reads and checks, and
+folders of images, `<root>/train/<class>/*` and `<root>/test/<class>/*`, of which some may be left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstrong.data.image_folders import first_folder, held_out, official_listing, whats_there
+from headstrong.data.listings import Listing, Part, of_classes, permuted
+from headstrong.errors import BrokenFileError, MissingDataError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCHES = "cifar-10-batches-py"
+_TITLE = "CIFAR-10 (50000 and 10000 when whole)"
+
+
+def listing(root: Path, part: Part) -> Listing:
+    """The pictures of one split, the classes taking turns; the test pictures are the official ones.
+
+    `validation_share` of each class's training pictures is for validation, by a permutation that seed and class decide.
+    Raises MissingDataError and BrokenFileError, naming folder or file, and ConfigError for a share that cannot be.
+    """
+    if (root / BATCHES).is_dir():
+        return _of_batches(root, part)
+    if first_folder(root / "train", root / "test") is None:
+        raise MissingDataError(f"{root}: neither {BATCHES}/ nor train/ and test/ is there; place one of the two")
+    return official_listing(root, part, CLASSES, _TITLE)
+
+
+def _of_batches(root: Path, part: Part) -> Listing:
+    there = {split: _read_batches(root, split) for split in ("train", "test")}
+    wanted = "test" if part.split == "test" else "train"
+    pixels, by_class = there[wanted]
+    columns = {}
+    for name in CLASSES:
+        order = permuted(by_class[name], part.seed, "split", part.domain, wanted, name)
+        columns[name] = order if wanted == "test" else held_out(order, part, root / BATCHES)
+    note = whats_there(_TITLE, root, *(files for _, files in there.values()))
+    return of_classes(root, root / BATCHES, part.split, columns, list(CLASSES), note, pixels)
+
+
+def _read_batches(root: Path, split: str) -> tuple[dict[str, NDArray[np.uint8]], dict[str, list[str]]]:
+    """Name -> image uint8 (32, 32, 3), and class -> names, in official order."""
+    from torchvision.datasets import CIFAR10  # late: only this layout needs torch
+
+    try:
+        official = CIFAR10(str(root), train=split == "train")
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise BrokenFileError(
+            f"{root / BATCHES}: a file is missing, or by its MD5 not the official one ({reason}); "
+            "unpack cifar-10-python.tar.gz again"
+        ) from error
+    pixels: dict[str, NDArray[np.uint8]] = {}
+    by_class: dict[str, list[str]] = {name: [] for name in CLASSES}
+    for row, (image, target) in enumerate(zip(official.data, official.targets, strict=True)):
+        name = f"{CLASSES[target]}/{split}_{row:05d}"
+        pixels[name] = image
+        by_class[CLASSES[target]].append(name)
+    return pixels, by_class

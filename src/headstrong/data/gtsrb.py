@@ -1,0 +1,111 @@
+"""German Traffic Sign Recognition Benchmark (Stallkamp et al., Neural Networks 2012): 43 classes of traffic signs.
+
+Two layouts, found by themselves: the official one as torchvision unpacks it, `<root>/GTSRB/Training/<5 digits>/*.ppm`,
+`<root>/GTSRB/Final_Test/Images/*.ppm` and `<root>/GT-final_test.csv`, and folders of images, `<root>/train/<class>/*`
+and `<root>/test/<class>/*`.
+
+The training pictures are frames of *tracks*: a car drives up to a sign, and neighbours of its 30 or so frames are
+nearly the same picture. Were they split one by one, most validation pictures would have a twin among the training
+pictures, and a classifier that learns those by heart would seem to generalise. Whole tracks are therefore held out; the
+name of a file tells them, <track>_<frame>.ppm.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+from headstrong.data.image_folders import (
+    check_classes,
+    first_folder,
+    folders,
+    held_out,
+    image_files,
+    images,
+    official_listing,
+    whats_there,
+)
+from headstrong.data.listings import Listing, Part, of_classes, permuted
+from headstrong.data.text_lists import once, read_lines, split_columns, whole, wrong
+from headstrong.errors import BrokenFileError, MissingDataError
+
+CLASSES = (
+    "speed limit 20", "speed limit 30", "speed limit 50", "speed limit 60", "speed limit 70", "speed limit 80",
+    "end of speed limit 80", "speed limit 100", "speed limit 120", "no overtaking", "no overtaking by lorries",
+    "priority at next crossing", "priority road", "give way", "stop", "no vehicles", "no lorries", "no entry",
+    "danger", "bend to the left", "bend to the right", "double bend", "uneven road", "slippery road",
+    "road narrows on the right", "road works", "traffic lights", "pedestrians", "children", "bicycles", "ice or snow",
+    "wild animals", "end of all limits", "turn right ahead", "turn left ahead", "ahead only", "ahead or right",
+    "ahead or left", "keep right", "keep left", "roundabout", "end of no overtaking", "end of no overtaking by lorries",
+)  # fmt: skip
+HEADER = ("Filename", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId")
+_TITLE = "GTSRB (26640 and 12630 in torchvision's archives)"
+_TRACK = re.compile(r"(\d+)_\d+\.\w+")
+
+
+def listing(root: Path, part: Part) -> Listing:
+    """The pictures of one split, the classes taking turns; the test pictures are the official ones.
+
+    `validation_share` of each class's tracks, never none or all, is for validation, by a permutation that seed and
+    class decide. Classes: `CLASSES`; of folders of images, the folders' names, sorted.
+    Raises MissingDataError and BrokenFileError, naming file and line, and ConfigError for a share that cannot be.
+    """
+    if not (root / "GTSRB").is_dir():
+        if first_folder(root / "train", root / "test") is None:
+            raise MissingDataError(f"{root}: neither GTSRB/ nor train/ and test/ is there; place one of the two")
+        return official_listing(root, part, (), _TITLE, partial(_track, folder=root / "train"))
+    training, testing = root / "GTSRB" / "Training", root / "GTSRB" / "Final_Test" / "Images"
+    train, test = _training(training), _tests(root / "GT-final_test.csv", testing)
+    note = whats_there(_TITLE, root, train, test)
+    tested = part.split == "test"
+    columns = {}
+    for name, (digits, files) in zip(CLASSES, (test if tested else train).items(), strict=True):
+        order = permuted(files, part.seed, "split", part.domain, "test" if tested else "train", digits)
+        if not tested:
+            chosen = held_out(order, part, training / digits, partial(_track, folder=training / digits))
+            order = [f"{digits}/{file}" for file in chosen]
+        columns[name] = order
+    folder = testing if tested else training
+    return of_classes(root, folder, part.split, columns, list(CLASSES), note)
+
+
+def _track(file: str, folder: Path) -> str:
+    found = _TRACK.fullmatch(file)
+    if found is None:
+        raise BrokenFileError(
+            f"{folder / file}: the name tells no track, expected <track>_<frame>.ppm; "
+            "without tracks no pictures can be held out for validation"
+        )
+    return found[1]
+
+
+def _training(folder: Path) -> dict[str, list[str]]:
+    """Class folder -> its files, both sorted."""
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB-Training_fixed.zip there")
+    check_classes(folder, folders(folder), [f"{number:05d}" for number in range(len(CLASSES))])
+    return images(folder)
+
+
+def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
+    """Class folder -> the files that the list has of it, in its order."""
+    lines = read_lines(path)
+    if not lines or tuple(lines[0][1].split(";")) != HEADER:
+        raise wrong(path, 1, "another header", ";".join(HEADER))
+    found: dict[str, list[str]] = {f"{number:05d}": [] for number in range(len(CLASSES))}
+    named = []
+    for line in lines[1:]:
+        fields = [field.strip() for field in split_columns(path, line, len(HEADER), ";")]
+        number = whole(path, line[0], fields[-1], range(len(CLASSES)), "class")
+        if "/" in fields[0] or not fields[0].endswith(".ppm"):
+            raise wrong(path, line[0], f"'{fields[0]}'", "the name of a .ppm file")
+        named.append((line[0], fields[0]))
+        found[f"{number:05d}"].append(fields[0])
+    listed = once(path, named)
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB_Final_Test_Images.zip there")
+    stranger = next((file for file in image_files(folder) if file not in listed), None)
+    if stranger is not None:
+        raise BrokenFileError(f"{folder / stranger}: {path.name} has no line of it, expected one; get the list again")
+    return found

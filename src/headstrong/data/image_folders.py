@@ -1,0 +1,167 @@
+"""Folders of images, a folder per class, and how the pictures of a class are split.
+
+`<root>/<domain>/<class>/*`, or with `images/` between domain and class. Hidden files, and files without an image's
+suffix, count for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from headstrong.data.listings import Listing, Part, of_classes, permuted
+from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+OFFICIAL = ("train", "test")  # folders of a data set whose test pictures are official
+
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+def class_root(root: Path, domain: str) -> Path:
+    """The folder that holds a domain's class folders."""
+    if not root.is_dir():
+        raise MissingDataError(f"{root}: no such folder; place the domains there (docs/data.md)")
+    folder = root / domain
+    if not folder.is_dir():
+        there = ", ".join(folders(root)) or "no folders"
+        raise MissingDataError(f"{folder}: no such domain; {root} has {there} (docs/data.md says what to place)")
+    images = folder / "images"
+    # A class may be called images as well: then it has brothers, and no folders of its own.
+    official = images.is_dir() and (folders(folder) == ["images"] or bool(folders(images)))
+    return images if official else folder
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the class folders, sorted; MissingDataError where there are none."""
+    found = folders(folder)
+    if not found:
+        raise MissingDataError(f"{folder}: no class folders; place a folder of images for each class there")
+    return found
+
+
+def class_names(root: Path, domains: Sequence[str]) -> list[str]:
+    """The classes that these domains share, sorted; BrokenFileError, naming domain and class, where they differ."""
+    first = domains[0]
+    expected = class_folders(class_root(root, first))
+    for domain in domains[1:]:
+        found = class_folders(class_root(root, domain))
+        differences = [
+            f"{'lacks' if name in expected else 'has'} '{name}', which {first} {'has' if name in expected else 'lacks'}"
+            for name in sorted({*found} ^ {*expected})
+        ]
+        if differences:
+            more = f" ({len(differences)} differences)" if len(differences) > 1 else ""
+            raise BrokenFileError(
+                f"{root}: mixed class sets: {domain} {differences[0]}{more}; give all of them the same class folders"
+            )
+    return expected
+
+
+def images(folder: Path) -> dict[str, list[str]]:
+    """The image files of each class folder, sorted by name, classes as well; MissingDataError for an empty class."""
+    found = {}
+    for name in class_folders(folder):
+        found[name] = image_files(folder / name)
+        if not found[name]:
+            raise MissingDataError(f"{folder / name}: no images ({' '.join(SUFFIXES)}); place some or remove the class")
+    return found
+
+
+def image_files(folder: Path) -> list[str]:
+    """The names of the image files in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if _is_image(entry))
+
+
+def folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def first_folder(*places: Path) -> Path | None:
+    """The first of these folders that is there."""
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    hidden = entry.name.startswith(".")
+    return not hidden and entry.name.lower().endswith(SUFFIXES) and entry.is_file()
+
+
+def check_classes(folder: Path, found: Sequence[str], expected: Sequence[str]) -> None:
+    """BrokenFileError for an unknown class folder, MissingDataError for one that is not there."""
+    unknown, lacking = sorted({*found} - {*expected}), sorted({*expected} - {*found})
+    if unknown:
+        raise BrokenFileError(
+            f"{folder / unknown[0]}: unknown class; expected {len(expected)} classes, {expected[0]} to {expected[-1]}"
+        )
+    if lacking:
+        raise MissingDataError(
+            f"{folder / lacking[0]}: no such class folder; expected {len(expected)} classes, {len(lacking)} not there"
+        )
+
+
+# --- splits --------------------------------------------------------------------------------------------------------
+
+
+def apart(files: list[str], part: Part, place: Path) -> list[str]:
+    """Of a class's files, permuted already, those of the part's split: `test_share` of them, rounded, never none or
+    all, is for tests, and `validation_share` of the rest for validation. place: the class's folder."""
+    if part.test_share is None:
+        raise ConfigError(f"{part.domain} has no official test pictures: give a test_share")
+    if len(files) < 2:
+        raise BrokenFileError(f"{place}: one image only; a class needs one to train and one to test")
+    tests = _rounded(len(files), part.test_share)
+    return files[:tests] if part.split == "test" else held_out(files[tests:], part, place)
+
+
+def held_out(files: list[str], part: Part, place: Path, group: Callable[[str], str] = str) -> list[str]:
+    """Of a class's files that are not for tests, permuted already, those to train or to validate with, as the part's
+    split says. `validation_share` of the groups, rounded, never none or all, is for validation; none: nothing is.
+
+    group: what may not be torn apart (a file: itself). place: the class's folder.
+    """
+    if part.validation_share is None:
+        if part.split == "validation":
+            raise ConfigError(f"{part.domain} has no validation pictures: give a validation_share to hold some out")
+        return files
+    groups = list(dict.fromkeys(map(group, files)))
+    if len(groups) < 2:
+        raise BrokenFileError(f"{place}: too few images; a class needs some to train with and some to validate with")
+    held = set(groups[: _rounded(len(groups), part.validation_share)])
+    return [file for file in files if (group(file) in held) == (part.split == "validation")]
+
+
+def _rounded(number: int, share: float) -> int:
+    return min(max(1, round(number * share)), number - 1)
+
+
+def official_listing(
+    root: Path, part: Part, classes: Sequence[str], title: str, group: Callable[[str], str] = str
+) -> Listing:
+    """The part of a data set that is placed as <root>/train/<class>/* and <root>/test/<class>/*.
+
+    classes: those it must have; none: any, but the same in both. title: what the data set is called, and how many
+    pictures it has officially. group: of a file, what may not be torn apart.
+    """
+    names = class_names(root, OFFICIAL)
+    if classes:
+        check_classes(class_root(root, "train"), names, classes)
+    there = {folder: images(class_root(root, folder)) for folder in OFFICIAL}
+    wanted = "test" if part.split == "test" else "train"
+    folder = class_root(root, wanted)
+    columns = {}
+    for name, files in there[wanted].items():
+        order = permuted(files, part.seed, "split", part.domain, wanted, name)
+        chosen = order if wanted == "test" else held_out(order, part, folder / name, group)
+        columns[name] = [f"{name}/{file}" for file in chosen]
+    return of_classes(root, folder, part.split, columns, names, whats_there(title, root, there["train"], there["test"]))
+
+
+def whats_there(title: str, root: Path, train: dict[str, list[str]], test: dict[str, list[str]]) -> str:
+    """A line about a data set with official test pictures: class -> its files."""
+    many = [sum(map(len, files.values())) for files in (train, test)]
+    return f"{title} in {root}: found {many[0]} to train with and {many[1]} to test with, in {len(train)} classes"

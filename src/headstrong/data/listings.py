@@ -1,0 +1,186 @@
+"""What every data set of photographs gives: a listing of the pictures of one split, and one reader for all of them.
+
+A listing has names, class numbers and class names before any image is read. Images are squashed to the size asked for,
+their shape is not kept; what they hold but colour (transparency, a note to turn them) is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstrong.data.ordered import in_order
+from headstrong.data.pictures import Picture, Skipped
+from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+from headstrong.seeds import derive_seed
+
+LABEL = "class"  # of data sets whose pictures have one label only
+BINARY = ("absent", "present")  # the classes of an attribute
+SPLITS = ("train", "validation", "test")
+# What Pillow's decoders raise on damaged files, besides its own.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a data set is asked for; ConfigError for an unknown split and for a share outside (0, 1).
+
+    domains: all of the study. test_share: of each class, where there are no official test pictures. validation_share:
+    of each class's training pictures, where there are no official validation pictures; None: none are held out.
+    """
+
+    domain: str
+    split: str
+    seed: int
+    domains: Sequence[str] = ()
+    test_share: float | None = None
+    validation_share: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ConfigError(f"split '{self.split}' is unknown; choose from {', '.join(SPLITS)}")
+        for name, share in (("test_share", self.test_share), ("validation_share", self.validation_share)):
+            if share is not None and not 0 < share < 1:
+                raise ConfigError(f"{name} {share:g}: expected a share between 0 and 1, both left out")
+
+    def check_partitioned(self) -> None:
+        """ConfigError for a validation share, of a data set that has its own validation pictures."""
+        if self.validation_share is not None:
+            raise ConfigError(f"{self.domain} has official validation pictures: leave validation_share out")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of one split of a data set, in the order of the file to make.
+
+    place: folder of the data set or domain, for messages. folder: the names are files relative to it. names: of the N
+    pictures, each once. labels: label -> class numbers int16 (N,). classes: label -> names of its classes. note: a line
+    about what is there. pixels: name -> image uint8 (H, W, 3), where images are in memory already; files are then not
+    read.
+    """
+
+    place: Path
+    folder: Path
+    split: str
+    names: list[str]
+    labels: Mapping[str, NDArray[np.int16]]
+    classes: Mapping[str, list[str]]
+    note: str
+    pixels: Mapping[str, NDArray[np.uint8]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def samples(
+        self, size: tuple[int, int], count: int | None = None, processes: int = 1, skip: bool = False
+    ) -> Iterator[Picture | Skipped]:
+        """The first `count` pictures (None: all) as (name, rgb uint8 (3, H, W), {label: class number}).
+
+        size: (H, W). processes: side by side; the bits do not depend on it. skip: a picture that cannot be read is
+        given as `Skipped`, else it raises BrokenFileError or MissingDataError, naming the file. ConfigError for a count
+        that cannot be.
+        """
+        if count is not None and not 1 <= count <= len(self):
+            raise ConfigError(
+                f"{self.split}: {count} pictures asked for, but {self.place} has {len(self)}; ask for no more"
+            )
+        return self._samples(size, self.names[:count], processes, skip)
+
+    def _samples(
+        self, size: tuple[int, int], names: list[str], processes: int, skip: bool
+    ) -> Iterator[Picture | Skipped]:
+        for row, (name, image) in enumerate(zip(names, self._images(size, names, processes, skip), strict=True)):
+            if isinstance(image, str):
+                yield Skipped(name, image)
+            else:
+                yield name, image, {label: int(numbers[row]) for label, numbers in self.labels.items()}
+
+    def _images(
+        self, size: tuple[int, int], names: list[str], processes: int, skip: bool
+    ) -> Iterator[NDArray[np.uint8] | str]:
+        if self.pixels is None:
+            return in_order(partial(_image_or_reason, self.folder, self.place, size, skip), names, processes)
+        return (_resized(Image.fromarray(self.pixels[name]), size) for name in names)
+
+
+def of_classes(
+    place: Path,
+    folder: Path,
+    split: str,
+    columns: Mapping[str, Sequence[str]],
+    classes: list[str],
+    note: str,
+    pixels: Mapping[str, NDArray[np.uint8]] | None = None,
+) -> Listing:
+    """The listing of pictures with one label, "class": the classes take turns, so that the first pictures, however
+    many, have as many of each as there can be.
+
+    columns: class -> names of its pictures. classes: all of them, in the order of their numbers.
+    """
+    number = {name: position for position, name in enumerate(classes)}
+    turns = range(max(map(len, columns.values()), default=0))
+    drawn = [(column[turn], number[name]) for turn in turns for name, column in columns.items() if turn < len(column)]
+    labels = {LABEL: np.array([found for _, found in drawn], dtype=np.int16)}
+    return Listing(place, folder, split, [name for name, _ in drawn], labels, {LABEL: classes}, note, pixels)
+
+
+def permuted(items: Sequence[str], *parts: object) -> list[str]:
+    """The items in an order that `parts` (a seed, names) decide."""
+    order = np.random.default_rng(derive_seed(*parts)).permutation(len(items))
+    return [items[position] for position in order]
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+def _image_or_reason(
+    folder: Path, place: Path, size: tuple[int, int], skip: bool, name: str
+) -> NDArray[np.uint8] | str:
+    try:
+        return read_image(folder / name, size)
+    except (BrokenFileError, MissingDataError) as error:
+        if not skip:
+            raise
+        # It goes into the file, whose bytes are not to depend on where the data lie.
+        return str(error).replace(f"{place.parent}{os.sep}", "")
+
+
+def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image file as rgb uint8 (3, H, W), squashed to `size` (H, W); MissingDataError where there is none,
+    BrokenFileError where it cannot be read.
+
+    Bilinear with antialiasing, as torchvision resizes Pillow's images.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            colour = _to_rgb(image)
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path}: no such image, but it is listed; place it there") from error
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BrokenFileError(f"{path}: truncated or not an image ({reason}); get it again or remove it") from error
+    return _resized(colour, size)
+
+
+def _resized(colour: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    resized = colour.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow would cut 16-bit grey off at 255.
+        grey: NDArray[Any] = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(np.rint(grey.clip(0, 255)).astype(np.uint8))
+    return image.convert("RGB")
