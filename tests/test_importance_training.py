@@ -107,8 +107,9 @@ def test_camri_of_a_job_without_the_class_in_a_batch_trains_as_normalised_softma
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_killed_training_goes_on_with_the_same_bits(tmp_path, data):
-    made = runs.job("arcface", epochs=2)
+@pytest.mark.parametrize("changes", [{}, {"backbone": "camri", "feature": 2}])  # the latter has dropout
+def test_a_killed_training_goes_on_with_the_same_bits(tmp_path, data, changes):
+    made = runs.job("arcface", epochs=2, **changes)
     kill_after(tmp_path / "killed", data["train"], made, 1, 1)
     (tmp_path / made.id).mkdir()
     (tmp_path / "killed" / "work").rename(tmp_path / made.id / "work")
