@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstrong.errors import ConfigError
 from headstrong.jobs import ClassifierJob, GeneratedJob, GeneratorJob
-from headstrong.pictureconfig import TESTS_CHOSEN, epochs_of
+from headstrong.pictureconfig import TESTS_CHOSEN, classifier_job, epochs_of
 from headstrong.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -86,27 +86,8 @@ class GeneratorPlan:
         """What the training job of this classifier needs to know."""
         spec = self._classifiers[classifier_id]
         family = self.config.classifier_families[spec.family]
-        training = family.training
-        return ClassifierJob(
-            id=spec.id,
-            backbone=family.backbone,
-            width=family.width,
-            stem=family.stem,
-            labels=tuple(family.labels),
-            pretrained=family.pretrained,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            optimizer=training.optimizer,
-            learning_rate=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            milestones=epochs_of(training.milestones, training.epochs),
-            decay=0.1,
-            augment=family.augment,
-            precision=training.precision,
-            seed=derive_seed(self.config.study.seed, "classifier", spec.id),
-            feature=family.feature,
-        )
+        seed = derive_seed(self.config.study.seed, "classifier", spec.id)
+        return classifier_job(family, spec.id, tuple(family.labels), seed)
 
     def victims(self, family: str, transfer: bool = False) -> tuple[Victim, ...]:
         """The victims of a family of generators, in the order of its tasks; `transfer`: those it is tried on too.

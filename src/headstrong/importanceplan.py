@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headstrong.errors import ConfigError
 from headstrong.importanceconfig import FAVOURING
 from headstrong.jobs import ClassifierJob, ClassLossJob, ImportanceJob
-from headstrong.pictureconfig import epochs_of
+from headstrong.pictureconfig import classifier_job
 from headstrong.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -82,29 +82,9 @@ class ImportancePlan:
         """What the training job of this trial needs to know."""
         trial = self[classifier_id]
         family = self.config.importance_families[trial.family]
-        training = family.training
-        return ClassifierJob(
-            id=trial.id,
-            backbone=family.backbone,
-            width=family.width,
-            labels=(self._label(trial.family),),
-            pretrained=family.pretrained,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            optimizer=training.optimizer,
-            learning_rate=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            milestones=epochs_of(training.milestones, training.epochs),
-            decay=0.1,
-            augment=family.augment,
-            precision=training.precision,
-            # Not of the loss: trials of one number start from the same weights and see the same batches.
-            seed=derive_seed(self.config.study.seed, "importance", trial.family, trial.number),
-            stem=family.stem,
-            feature=family.feature,
-            loss=trial.loss,
-        )
+        # Not of the loss: trials of one number start from the same weights and see the same batches.
+        seed = derive_seed(self.config.study.seed, "importance", trial.family, trial.number)
+        return classifier_job(family, trial.id, (self._label(trial.family),), seed, trial.loss)
 
     def family_job(self, family: str) -> ImportanceJob:
         """What choosing the classes, and evaluating the family, need to know."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from headstrong.attackconfig import Name, PositiveFloat, PositiveInt
+from headstrong.jobs import ClassifierJob, ClassLossJob
 from headstrong.picturelabels import CELEBA_LABELS, DEEPFASHION_LABELS, OBJECT_LABELS
 from headstrong.protocol import Section
 
@@ -138,3 +139,31 @@ class ClassifierConfig(NetworkConfig):
 def epochs_of(shares: list[float], epochs: int) -> tuple[int, ...]:
     """The epochs after which so large shares of a training are done."""
     return tuple(sorted({round(share * epochs) for share in shares}))
+
+
+def classifier_job(
+    network: NetworkConfig, name: str, labels: tuple[str, ...], seed: int, loss: ClassLossJob | None = None
+) -> ClassifierJob:
+    """What the training job of one classifier with this network needs to know; loss: None is cross entropy."""
+    training = network.training
+    return ClassifierJob(
+        id=name,
+        backbone=network.backbone,
+        width=network.width,
+        labels=labels,
+        pretrained=network.pretrained,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        milestones=epochs_of(training.milestones, training.epochs),
+        decay=0.1,
+        augment=network.augment,
+        precision=training.precision,
+        seed=seed,
+        stem=network.stem,
+        feature=network.feature,
+        loss=loss,
+    )

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from headstrong.analysis.evaluation_files import opened
 from headstrong.analysis.records import Array, measures_of
-from headstrong.errors import BrokenFileError, MissingDataError
+from headstrong.errors import BrokenFileError
 
 FORMAT = "headstrong-generated-1"
 CLEAN, NOISE, TRIVIAL = "clean", "noise", "trivial"  # the methods that are no generator, in every table
@@ -130,21 +131,9 @@ def read_examples(path: Path) -> Examples:
 
 
 def _opened(path: Path, read: Callable[[h5py.File], Found]) -> Found:
-    if not path.is_file():
-        raise MissingDataError(f"{path}: no such evaluation; evaluate this family of generators first")
-    try:
-        # No lock: files are renamed into place when whole, and locks fail on some network file systems.
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise BrokenFileError(f"{path}: not an evaluation of generators of headstrong ({FORMAT}); {REMEDY}")
-            return read(file)
-    except BrokenFileError:
-        raise
-    except KeyError as error:
-        raise BrokenFileError(f"{path}: incomplete, {error.args[0]}; {REMEDY}") from error
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokenFileError(f"{path}: truncated or foreign, {reason}; {REMEDY}") from error
+    source = "evaluate this family of generators"
+    with opened(path, FORMAT, "an evaluation of generators of headstrong", source, REMEDY) as file:
+        return read(file)
 
 
 def _read(file: h5py.File, path: Path) -> Family:

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from headstrong.errors import BrokenFileError, MissingDataError
+from headstrong.analysis.evaluation_files import opened
+from headstrong.errors import BrokenFileError
 
 FORMAT = "headstrong-importance-1"
 REMEDY = "delete it and evaluate this family of important classes again"
@@ -73,23 +74,11 @@ def read_study(path: Path) -> Study:
     Raises MissingDataError when it is absent, BrokenFileError when it is truncated, foreign, incomplete, holds a number
     that cannot be (a class there is none of, an angle beyond pi), or no classifier to compare with.
     """
-    if not path.is_file():
-        raise MissingDataError(f"{path}: no such evaluation; evaluate this family of important classes first")
-    try:
-        # No lock: files are renamed into place when whole, and locks fail on some network file systems.
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise BrokenFileError(f"{path}: not an evaluation of important classes ({FORMAT}); {REMEDY}")
-            if int(file.attrs.get("complete", 0)) != 1:
-                raise BrokenFileError(f"{path}: incomplete, it was not written to its end; {REMEDY}")
-            return _read(file, path)
-    except BrokenFileError:
-        raise
-    except KeyError as error:
-        raise BrokenFileError(f"{path}: incomplete, {error.args[0]}; {REMEDY}") from error
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokenFileError(f"{path}: truncated or foreign, {reason}; {REMEDY}") from error
+    source = "evaluate this family of important classes"
+    with opened(path, FORMAT, "an evaluation of important classes", source, REMEDY) as file:
+        if int(file.attrs.get("complete", 0)) != 1:
+            raise BrokenFileError(f"{path}: incomplete, it was not written to its end; {REMEDY}")
+        return _read(file, path)
 
 
 def _read(file: h5py.File, path: Path) -> Study:

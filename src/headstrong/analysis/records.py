@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headstrong.errors import BrokenFileError, MissingDataError
+from headstrong.analysis.evaluation_files import opened
+from headstrong.errors import BrokenFileError
 from headstrong.tasks import TASKS
 
 FORMAT = "headstrong-evaluation-2"
@@ -153,21 +154,9 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises MissingDataError when it is absent, BrokenFileError when it is truncated, foreign, incomplete, or holds a
     number that cannot be (an infinite loss, an error or measure that exists clean but not under attack).
     """
-    if not path.is_file():
-        raise MissingDataError(f"{path}: no such evaluation; run the evaluation of this model first")
-    try:
-        # No lock: files are renamed into place when whole, and locks fail on some network file systems.
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise BrokenFileError(f"{path}: not an evaluation of headstrong ({FORMAT}); {REMEDY}")
-            return _read(file, path)
-    except BrokenFileError:
-        raise
-    except KeyError as error:
-        raise BrokenFileError(f"{path}: incomplete, {error.args[0]}; {REMEDY}") from error
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokenFileError(f"{path}: truncated or foreign, {reason}; {REMEDY}") from error
+    source = "run the evaluation of this model"
+    with opened(path, FORMAT, "an evaluation of headstrong", source, REMEDY) as file:
+        return _read(file, path)
 
 
 def _read(file: h5py.File, path: Path) -> Evaluation:
