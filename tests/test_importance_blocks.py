@@ -244,3 +244,31 @@ def test_tables_are_missed_by_studies_that_have_the_section(results: Path, tmp_p
     assert "tables/generated.csv" in shown
     assert "tables/camri_table_1.csv" in shown
     assert "tables/baselines.csv" not in shown
+
+
+def test_the_margin_alone_is_measured_against_softmax_of_its_scale(tables: dict[str, pd.DataFrame]) -> None:
+    """Another computation: scipy's paired test, setting by setting."""
+    from scipy.stats import ttest_rel
+
+    trials = tables["importance"].query("family == 'objects' and split == 'test'")
+    higher = settings = 0
+    softmax = trials.loc[trials["loss"].eq("softmax")].sort_values("trial")
+    for (key, scale, _), own in trials.query("loss == 'camri'").groupby(["important", "scale", "margin"]):
+        other = softmax.loc[softmax["important"].eq(key) & softmax["scale"].eq(scale)]
+        tested = ttest_rel(own.sort_values("trial")["recall"].astype(float), other["recall"].astype(float))
+        higher += tested.pvalue < 0.05 and tested.statistic > 0
+        settings += 1
+    said = sentences(tables["camri_table_1"].query("family == 'objects'"), tables["importance"])
+    words = (
+        f"of {settings} settings of CAMRI, against normalised softmax of the same scale, recall is higher in {higher} "
+    )
+    assert settings == 12
+    assert words in said
+
+
+def test_without_softmax_nothing_is_said_of_the_margin_alone(tables: dict[str, pd.DataFrame]) -> None:
+    table, trials = (
+        tables["camri_table_1"].query("family == 'objects'"),
+        tables["importance"].query("loss != 'softmax'"),
+    )
+    assert "The margin alone" not in sentences(table, trials)

@@ -120,14 +120,14 @@ def test_a_setting_that_lost_nearly_all_accuracy_stands_at_the_edge_with_its_num
     assert len(figure.axes[0].get_title(loc="left").splitlines()) == 2
     assert "filled: chosen by the paper's rule" in words_of(figure)  # there are no validation pictures
     assert_tidy(figure)
-    assert_tidy(importance_angles.draw(choices, path, "f", SMALL))
+    assert_tidy(importance_angles.draw(settings, choices, path, "f", SMALL))
 
 
 def test_angles_are_shares_of_the_pictures_of_the_chosen_settings(
     files: tuple[Path, Path], tables: tuple[pd.DataFrame, pd.DataFrame]
 ) -> None:
-    _, choices = tables
-    figure = importance_angles.draw(choices, files[0], "objects", SMALL)
+    settings, choices = tables
+    figure = importance_angles.draw(settings, choices, files[0], "objects", SMALL)
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert titles == [
         "CE",
@@ -156,6 +156,22 @@ def test_angles_are_shares_of_the_pictures_of_the_chosen_settings(
     assert len(angle) == made.TRIALS * made.PICTURES
     counted = np.histogram(angle, edges)[0]
     assert values == pytest.approx(100 * counted / len(angle) / np.diff(edges))
+
+
+def test_a_loss_that_loses_accuracy_shows_its_most_accurate_setting(
+    files: tuple[Path, Path], tables: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
+    settings, choices = tables
+    none = choices.copy()
+    none.loc[none["loss"].ne("ce"), "recall"] = np.nan
+    figure = importance_angles.draw(settings, none, files[0], "objects", SMALL)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert titles[0] == "CE"
+    assert all(title.endswith("loses accuracy") for title in titles[1:])
+    rows = settings.query("family == 'objects' and important == 'worst1' and loss == 'camri' and split == 'validation'")
+    best = rows.loc[rows["accuracy"].idxmax()]
+    assert titles[3].startswith(f"CAMRI, margin {best['margin']:g}π/64, scale {best['scale']:g}")
+    assert_tidy(figure)
 
 
 def test_features_show_the_points_and_directions_of_the_first_trial(

@@ -45,20 +45,23 @@ def main_key(table: pd.DataFrame | None, family: str) -> tuple[str, tuple[str, .
 
 
 def draw(
-    choices: pd.DataFrame | None, path: Path | None, family: str, settings: Mapping[str, Any] | None = None
+    table: pd.DataFrame | None,
+    choices: pd.DataFrame | None,
+    path: Path | None,
+    family: str,
+    settings: Mapping[str, Any] | None = None,
 ) -> Figure:
     """Of one family, a panel per loss: angles of the test pictures to the weight vectors of their true classes.
 
-    choices: camri_table_1.csv, which says the settings; path: the evaluation of the family. Trials are pooled.
-    Raises MissingDataError when one of them is absent or no loss of SHOWN keeps accuracy.
+    table: importance_settings.csv; choices: camri_table_1.csv, which says the settings; of a loss of which none keeps
+    accuracy the most accurate is shown, and said to be so. path: the evaluation of the family. Trials are pooled.
+    Raises MissingDataError when one of them is absent.
     """
     key, names = main_key(choices, family)
-    picked = importance_grid.chosen(choices, family, key)
+    picked = importance_grid.shown(table, choices, family, key)
     shown = [loss for loss in SHOWN if loss in picked]
     if path is None:
         raise MissingDataError(f"angles: no evaluation of the family {family}")
-    if not shown:
-        raise MissingDataError(f"angles: no setting of {family} keeps accuracy")
     found = _angles(path, key, {loss: picked[loss] for loss in shown}, names)
     edges = _edges([values for pair in found.values() for values in pair])
     columns = 1 if len(shown) == 1 else 2
@@ -142,7 +145,8 @@ def _draw_loss(
 def _title(panel: Any, row: Mapping[str, Any]) -> None:
     """The loss and its setting above the panel, the ratio of variances in its corner."""
     words = importance_grid.setting_words(row["margin"], row["scale"], row["weight"])
-    panel.set_title(NAMES[row["loss"]] + (f", {words}" if words else ""), fontsize=8)
+    lost = "" if row["kept"] else "\nloses accuracy"
+    panel.set_title(NAMES[row["loss"]] + (f", {words}" if words else "") + lost, fontsize=8)
     panel.text(
         *(0.98, 0.96, f"variance ratio\n{ratio_words(row)}"),
         transform=panel.transAxes, ha="right", va="top", fontsize=7, zorder=6,

@@ -27,9 +27,10 @@ CAPTIONS = {
     ),
     "angles": (
         "Angle between the feature vector of a picture and the weight vector of its true class, at the setting chosen "
-        "for each loss, over all trials. The ratio is the variance within the important class by that within the "
-        "others, mean over trials with its 95 % interval; below 1 the important class is the narrower. The shapes pool "
-        "classes and trials, so they are wider than the variances within a class."
+        "for each loss, or at its most accurate one where all of them lose accuracy, over all trials. The ratio is the "
+        "variance within the important class by that within the others, mean over trials with its 95 % interval; below "
+        "1 the important class is the narrower. The shapes pool classes and trials, so they are wider than the "
+        "variances within a class."
     ),
     "features": (
         "Classifiers whose features are two numbers (the poster's Figure 3), first trial: points are test pictures, "
@@ -58,7 +59,7 @@ def figures(
         fields = _fields("grid", family, "Recall of the important class against accuracy", grid.__name__)
         yield fields, partial(grid.draw, table, choices, family, settings)
         fields = _fields("angles", family, "Angles of the important class and of the others", angles.__name__)
-        yield fields, partial(angles.draw, choices, paths.get(family), family, settings)
+        yield fields, partial(angles.draw, table, choices, paths.get(family), family, settings)
         flat = importance.features(paths[family]) if family in paths else []
         if flat:
             fields = _fields("features", family, "Features of two numbers", features.__name__)

@@ -82,6 +82,24 @@ def chosen(table: pd.DataFrame | None, family: str, key: str) -> dict[str, dict[
     return {str(row["loss"]): row for row in table.loc[here & table["recall"].notna()].to_dict("records")}
 
 
+def shown(table: pd.DataFrame | None, choices: pd.DataFrame | None, family: str, key: str) -> dict[str, dict[str, Any]]:
+    """By loss, the setting to show of one key: the chosen one; of a loss of which none keeps accuracy, the one that is
+    the most accurate on the pictures that are chosen by. `kept` in a row says which of the two it is.
+
+    table: importance_settings.csv, of whose test rows the latter are. Raises as `chosen`.
+    """
+    table = frames.need(table, "importance_settings", COLUMNS)
+    picked = {loss: {**row, "kept": True} for loss, row in chosen(choices, family, key).items()}
+    of_key = table.loc[table["family"].eq(family) & table["important"].eq(key)]
+    split = "validation" if of_key["split"].eq("validation").any() else "test"
+    for loss, rows in of_key.loc[of_key["split"].eq(split)].groupby("loss"):
+        if loss not in picked:
+            best = rows.sort_values("accuracy", ascending=False, kind="stable").iloc[0].to_dict()
+            tests = of_key.loc[of_key["split"].eq("test") & of_key["loss"].eq(loss) & same_setting(of_key, best)]
+            picked[str(loss)] = {**tests.iloc[0].to_dict(), "kept": False}
+    return picked
+
+
 def same_setting(frame: pd.DataFrame, row: Mapping[str, Any]) -> pd.Series:
     """Which rows of a table have the margin, scale and weight of `row`; what is missing in both is the same."""
     same = pd.Series(True, index=frame.index)
