@@ -129,6 +129,7 @@ def test_ranking_needs_pictures_to_rank_by():
          "objects makes as many"),
         ({"source": "gtsrb", "size": [32, 32], "validation": 9}, "no pictures are held out"),
         ({"source": "awa2", "size": [30, 30]}, "multiples of 4"),
+        ({"source": "gtsrb", "size": [32, 32], "test_share": 0.1}, "gtsrb has official test pictures"),
     ],
 )  # fmt: skip
 def test_pictures_that_cannot_be_are_one_line(pictures, reason):
