@@ -7,7 +7,8 @@ rule choose_classes:
         pictures=ranking_pictures,
         weights=ranking_weights,
     output:
-        f"{RESULTS}/choices/{{favouring}}.json",
+        choice=f"{RESULTS}/choices/{{favouring}}.json",
+        recall=f"{RESULTS}/choices/{{favouring}}.csv",
     log:
         f"{RESULTS}/logs/choose_classes/{{favouring}}.log",
     benchmark:
@@ -25,7 +26,7 @@ rule choose_classes:
         code=code_digest("headstrong.class_choice"),
     shell:
         "python scripts/choose_classes.py --settings {params.settings:q} --pictures {input.pictures} {params.weights}"
-        " --threads {threads} --output {output} > {log} 2>&1"
+        " --threads {threads} --output {output.choice} --recall {output.recall} > {log} 2>&1"
 
 
 rule evaluate_importance:

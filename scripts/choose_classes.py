@@ -2,7 +2,7 @@
 
 python scripts/choose_classes.py --settings '{"family": "shapes", "label": "shape", "ranking": "validation",
     "important": {"worst1": [], "balls": ["ball", "egg"]}}' --pictures validation.h5
-    --weights A.safetensors B.safetensors --output classes.json
+    --weights A.safetensors B.safetensors --output classes.json --recall recall.csv
 """
 
 import json
@@ -20,7 +20,8 @@ def main(arguments):
 
     device = choose_device(arguments.device)
     with reproducible(device, arguments.threads):
-        choose(settings, arguments.weights, arguments.pictures, arguments.output, device=device, batch_size=64)
+        outputs = (arguments.output, arguments.recall)
+        choose(settings, arguments.weights, arguments.pictures, *outputs, device=device, batch_size=64)
 
 
 if __name__ == "__main__":
@@ -32,5 +33,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument("--output", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--output", type=Path, required=True, help="JSON to write: the choice")
+    parser.add_argument("--recall", type=Path, required=True, help="CSV to write: the recall of every class")
     sys.exit(program.run(main, parser))

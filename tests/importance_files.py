@@ -102,7 +102,7 @@ def write_file(
             label="shape",
             classes=json.dumps(list(classes)),
             important=json.dumps({key: list(names) for key, names in important.items()}),
-            ranking=json.dumps({"split": "validation", "recall": [90.0] * len(classes)}),
+            ranking="validation",
             job=json.dumps({"family": family, "tolerance": tolerance}),
             code="0123456789abcdef",
         )

@@ -60,7 +60,8 @@ def family(folder, names=tuple(SETTINGS), trials=2, **changes):
     data = pictures(folder)
     first = [train(folder, job("ce", trial, **changes), data["train"]) for trial in range(trials)]
     choice = folder / "classes.json"
-    class_choice.choose(choice_settings(), first, data["validation"], choice, device="cpu", batch_size=4)
+    recall = folder / "recall.csv"
+    class_choice.choose(choice_settings(), first, data["validation"], choice, recall, device="cpu", batch_size=4)
     important = class_choice.important_classes(choice, "worst1")
     for name in names:
         for trial in range(trials):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 
 import numpy as np
@@ -25,7 +26,8 @@ def trained(tmp_path_factory):
 def choose(trained, output, **changes):
     data, weights = trained
     settings = runs.choice_settings(**changes)
-    class_choice.choose(settings, weights, data["validation"], output, device="cpu", batch_size=4)
+    recall = output.with_suffix(".csv")
+    class_choice.choose(settings, weights, data["validation"], output, recall, device="cpu", batch_size=4)
     return json.loads(output.read_text())
 
 
@@ -62,17 +64,31 @@ def test_the_choice_follows_the_mean_recall_of_all_models(trained, tmp_path):
     with contextlib.closing(PictureBatches(data["validation"], ["colour"], "cpu")) as batches:
         each = [class_choice.recalls(load_classifier(path), batches, "colour", 4) for path in weights]
     mean = np.mean(each, axis=0)
-    assert chosen["recall"] == pytest.approx(mean.tolist(), abs=1e-5)
+    written = list(csv.reader((tmp_path / "c.csv").open()))
+    assert written[0] == ["class", "recall"]
+    assert [name for name, _ in written[1:]] == chosen["classes"]
+    assert [float(value) for _, value in written[1:]] == pytest.approx(mean.tolist(), abs=1e-5)
     assert chosen["important"] == {"worst1": [chosen["classes"][int(np.argmin(mean))]], "named": ["blue"]}
     assert class_choice.important_classes(tmp_path / "c.json", "named") == ["blue"]
     assert choose(trained, tmp_path / "d.json") == chosen
     assert (tmp_path / "d.json").read_bytes() == (tmp_path / "c.json").read_bytes()
 
 
+def test_as_long_as_the_same_classes_are_chosen_the_bytes_are_the_same(trained, tmp_path):
+    data, weights = trained
+    important = choose(trained, tmp_path / "c.json")["important"]
+    for one in weights:
+        if choose((data, [one]), tmp_path / "d.json")["important"] == important:
+            assert (tmp_path / "d.json").read_bytes() == (tmp_path / "c.json").read_bytes()
+            assert (tmp_path / "d.csv").read_bytes() != (tmp_path / "c.csv").read_bytes()
+            return
+    raise AssertionError("each classifier by itself chooses other classes: take another seed")
+
+
 def test_named_classes_need_no_models(trained, tmp_path):
     chosen = choose((trained[0], []), tmp_path / "c.json", important={"two": ["red", "blue"]})
     assert chosen["important"] == {"two": ["red", "blue"]}
-    assert chosen["recall"] == []
+    assert (tmp_path / "c.csv").read_text() == "class,recall\nred,\ngreen,\nblue,\n"
 
 
 @pytest.mark.parametrize(

@@ -141,3 +141,25 @@ def test_an_edited_analysis_trains_and_evaluates_nothing(study):
         path.write_text(text)
     assert {"collect_importance", "make_report"} <= set(jobs)
     assert not {"train_classifier", "evaluate_importance", "choose_classes", "build_pictures"} & set(jobs)
+
+
+def test_one_more_trial_trains_again_only_if_it_chooses_other_classes(study):
+    """Another trial of the cross entropy may change the ranking; once it is known not to, other trials stay.
+
+    The last test here: it goes on with the finished study itself.
+    """
+
+    def edit(settings):
+        settings["importance"]["shapes"]["trials"] = 3
+
+    choice = study / "results" / "importance" / "choices" / "shapes.json"
+    before = choice.read_bytes()
+    change(study, edit)
+    checkout.run(study, "--until", "choose_classes", study="changed")
+    jobs = checkout.dry_run(study, study="changed")
+    trained = set(jobs["train_classifier"])
+    new = {f"classifier=shapes-camri-{key}-m4-s8-2" for key in ("worst1", "balls")}
+    if choice.read_bytes() == before:
+        assert trained == new
+    else:
+        assert new < trained

@@ -2,12 +2,15 @@
 
 The paper (Nishiyama et al., IJCNN 2022) takes "worst1", "worst2" and "median" of the classes by the cross entropy
 model's recall; on which pictures it does not say. Here: on the validation pictures, or, as a switch, on the test ones.
-The choice is a small JSON file, so that what is trained for a class follows from a file that anyone can read.
+The choice is a small JSON file, so that what is trained for a class follows from a file that anyone can read. It holds
+no numbers: as long as the same classes are chosen it has the same bytes, and what was trained for them is still right.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,11 +30,18 @@ Array = NDArray[np.float64]
 
 
 def choose(
-    settings: Mapping[str, Any], weights: Sequence[Path], pictures: Path, output: Path, *, device: str, batch_size: int
+    settings: Mapping[str, Any],
+    weights: Sequence[Path],
+    pictures: Path,
+    output: Path,
+    recall: Path,
+    *,
+    device: str,
+    batch_size: int,
 ) -> None:
     """Write the choice of a family's important classes as JSON: format, family, label, classes (names), ranking
-    ("validation" | "test"), recall (percent per class, mean over the classifiers; empty without any), important (key ->
-    names of its classes).
+    ("validation" | "test"), important (key -> names of its classes); and what it follows from as CSV, a row per class:
+    class, recall (percent, mean over the classifiers; empty without any).
 
     settings: family, label, important (key -> names; none: by rank), ranking. weights: classifiers trained with the
     cross entropy; none where no class is ranked. pictures: those by which classes are ranked.
@@ -42,18 +52,25 @@ def choose(
     with contextlib.closing(PictureBatches(pictures, [label], device)) as batches:
         classes = batches.classes[label]
         found = [recalls(load_classifier(path, device), batches, label, batch_size) for path in weights]
-    recall = np.mean(found, axis=0) if found else np.empty(0)
-    important = {key: _classes(key, names, classes, recall, pictures) for key, names in settings["important"].items()}
+    means = np.mean(found, axis=0) if found else np.empty(0)
+    important = {key: _classes(key, names, classes, means, pictures) for key, names in settings["important"].items()}
     choice = {
         "format": FORMAT,
         "family": settings["family"],
         "label": label,
         "classes": classes,
         "ranking": settings["ranking"],
-        "recall": [round(float(value), 6) for value in recall],
         "important": important,
     }
+    numbers = [f"{value:.6f}" for value in means] or [""] * len(classes)
+    write_atomically(recall, _csv([("class", "recall"), *zip(classes, numbers, strict=True)]))
     write_atomically(output, json.dumps(choice, indent=1, ensure_ascii=False) + "\n")
+
+
+def _csv(rows: Sequence[tuple[str, str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def recalls(model: Classifier, pictures: PictureBatches, label: str, batch_size: int) -> Array:

@@ -94,7 +94,7 @@ def _describe(file: h5py.File, job: ImportanceJob, chosen: Mapping[str, Any], da
     # In the order of the configuration, which the tables then follow.
     important = {key: chosen["important"][key] for key, _ in job.important}
     file.attrs["important"] = json.dumps(important, ensure_ascii=False)
-    file.attrs["ranking"] = json.dumps({"split": chosen["ranking"], "recall": chosen["recall"]})
+    file.attrs["ranking"] = chosen["ranking"]
     file.attrs["job"] = json.dumps(to_dict(job))
     file.attrs["code"] = code
     file.attrs["format"] = FORMAT
