@@ -240,9 +240,10 @@ def _margin_alone(family: str, trials: pd.DataFrame | None) -> str:
     if not gains:
         return ""
     recall, accuracy = zip(*gains, strict=True)
+    settings = "setting" if len(gains) == 1 else "settings"
     return (
-        f"The margin alone: of {len(gains)} setting{'s' * (len(gains) > 1)} of CAMRI, against normalised softmax of the same scale, recall is "
-        f"higher in {sum(gain.low > 0 for gain in recall)} and lower in {sum(gain.high < 0 for gain in recall)}, "
+        f"The margin alone: of {len(gains)} {settings} of CAMRI, against normalised softmax of the same scale, recall "
+        f"is higher in {sum(gain.low > 0 for gain in recall)} and lower in {sum(gain.high < 0 for gain in recall)}, "
         f"accuracy higher in {sum(gain.low > 0 for gain in accuracy)} and lower in "
         f"{sum(gain.high < 0 for gain in accuracy)}, counting those whose 95 % interval of the paired difference "
         "excludes 0."
