@@ -54,6 +54,8 @@ def plan(arguments: argparse.Namespace) -> None:
         made = found.generated
         if made.generators:
             print(f"{len(made.classifiers)} classifiers, {len(made.generators)} generators", file=sys.stderr)
+        if found.importance.trials:
+            print(f"{len(found.importance.trials)} classifiers for important classes", file=sys.stderr)
         return
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
