@@ -118,6 +118,20 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path, data, changes):
     assert resumed.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", list(runs.SETTINGS))
+def test_losses_and_gradients_on_a_gpu_are_those_of_the_cpu(name):
+    made, important = runs.job(name), ["green"] if runs.SETTINGS[name] and runs.SETTINGS[name].important else []
+    outputs = torch.rand(64, 3, generator=torch.Generator().manual_seed(0)) * 1.8 - 0.9
+    truth = torch.randint(3, (64,), generator=torch.Generator().manual_seed(1))
+    found = []
+    for device in ("cpu", "cuda"):
+        leaf = outputs.to(device).requires_grad_()
+        losses = losses_of_job(made, CLASSES, important, device)({"colour": leaf}, {"colour": truth.to(device)})
+        found.append((losses.detach().cpu(), torch.autograd.grad(losses.sum(), leaf)[0].cpu()))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_the_important_classes_decide_the_bits_and_are_stored(tmp_path, data):
     red = runs.train(tmp_path / "a", runs.job("camri"), data["train"], ["red"])
     blue = runs.train(tmp_path / "b", runs.job("camri"), data["train"], ["blue"])
