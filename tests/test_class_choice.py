@@ -94,7 +94,7 @@ def test_named_classes_need_no_models(trained, tmp_path):
 @pytest.mark.parametrize(
     ("important", "models", "reason"),
     [
-        ({"odd": ["pink"]}, 2, "no class 'pink' among red, green, blue"),
+        ({"odd": ["pink"]}, 2, r"importance\.squares\.important\.odd: there is no class 'pink' among red, green, blue"),
         ({"worst1": []}, 0, "no picture of any class"),
     ],
 )

@@ -53,7 +53,11 @@ def choose(
         classes = batches.classes[label]
         found = [recalls(load_classifier(path, device), batches, label, batch_size) for path in weights]
     means = np.mean(found, axis=0) if found else np.empty(0)
-    important = {key: _classes(key, names, classes, means, pictures) for key, names in settings["important"].items()}
+    place = f"config: importance.{settings['family']}.important"
+    important = {
+        key: _classes(f"{place}.{key}", key, names, classes, means, pictures)
+        for key, names in settings["important"].items()
+    }
     choice = {
         "format": FORMAT,
         "family": settings["family"],
@@ -78,8 +82,7 @@ def recalls(model: Classifier, pictures: PictureBatches, label: str, batch_size:
     told = np.zeros(len(pictures.classes[label]))
     there = np.zeros(len(pictures.classes[label]))
     with torch.no_grad():
-        for first in range(0, pictures.count, batch_size):
-            batch = pictures.get(range(first, min(first + batch_size, pictures.count)))
+        for batch in pictures.in_order(batch_size):
             truth = batch.labels[label].cpu().numpy()
             right = model(batch.images)[label].argmax(dim=1).cpu().numpy() == truth
             np.add.at(there, truth, 1)
@@ -97,15 +100,17 @@ def ranked(recall: Array) -> dict[str, int]:
     return {"worst1": int(order[0]), "worst2": int(order[1]), "median": int(order[(len(order) - 1) // 2])}
 
 
-def _classes(key: str, names: Sequence[str], classes: Sequence[str], recall: Array, pictures: Path) -> list[str]:
-    """The names of the classes that an entry stands for."""
+def _classes(
+    place: str, key: str, names: Sequence[str], classes: Sequence[str], recall: Array, pictures: Path
+) -> list[str]:
+    """The names of the classes that an entry stands for; place: of the entry in the configuration."""
     if names:
         unknown = [name for name in names if name not in classes]
         if unknown:
-            raise ConfigError(f"config: important.{key}: there is no class '{unknown[0]}' among {', '.join(classes)}")
+            raise ConfigError(f"{place}: there is no class '{unknown[0]}' among {', '.join(classes)}")
         return list(names)
     if len(classes) < 3:
-        raise ConfigError(f"config: important.{key}: {len(classes)} classes cannot be ranked; name the important one")
+        raise ConfigError(f"{place}: {len(classes)} classes cannot be ranked; name the important one")
     if not len(recall) or np.isnan(recall).any():
         absent = [name for name, value in zip(classes, recall, strict=False) if np.isnan(value)]
         raise ConfigError(

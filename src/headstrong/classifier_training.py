@@ -238,8 +238,7 @@ def accuracy(model: Classifier, pictures: Path | PictureBatches, label: str, bat
             return accuracy(model, batches, label, batch_size)
     correct = 0
     with torch.no_grad():
-        for first in range(0, pictures.count, batch_size):
-            batch = pictures.get(range(first, min(first + batch_size, pictures.count)))
+        for batch in pictures.in_order(batch_size):
             correct += int((model(batch.images)[label].argmax(dim=1) == batch.labels[label]).sum())
     return 100 * correct / pictures.count
 

@@ -80,8 +80,8 @@ def _classifiers(config: Config) -> Iterator[Problem]:
     for name, family in config.classifier_families.items():
         path = ("classifiers", name)
         pictures = config.picture_sets.get(family.pictures)
+        yield from _network(config, path, family)
         if pictures is None:
-            yield (*path, "pictures"), f"{family.pictures!r} is not among pictures: {_names(config.picture_sets)}"
             continue
         unknown = [label for label in family.labels if label not in pictures.labels]
         if unknown:
@@ -89,10 +89,12 @@ def _classifiers(config: Config) -> Iterator[Problem]:
             yield (*path, "labels"), message
         if len(set(family.labels)) < len(family.labels):
             yield (*path, "labels"), f"{family.labels}: each at most once"
-        yield from _network(path, family)
 
 
-def _network(path: tuple[str, ...], family: NetworkConfig) -> Iterator[Problem]:
+def _network(config: Config, path: tuple[str, ...], family: NetworkConfig) -> Iterator[Problem]:
+    """What no network can be, and pictures that there are not."""
+    if family.pictures not in config.picture_sets:
+        yield (*path, "pictures"), f"{family.pictures!r} is not among pictures: {_names(config.picture_sets)}"
     if family.stem != "published" and family.backbone not in RESNETS:
         yield (*path, "stem"), f"{family.stem}: of {' and '.join(RESNETS)} only"
     if family.width != 1 and family.backbone not in SCALABLE:
@@ -105,8 +107,8 @@ def _importance(config: Config) -> Iterator[Problem]:
     for name, family in config.importance_families.items():
         path = ("importance", name)
         pictures = config.picture_sets.get(family.pictures)
+        yield from _network(config, path, family)
         if pictures is None:
-            yield (*path, "pictures"), f"{family.pictures!r} is not among pictures: {_names(config.picture_sets)}"
             continue
         if family.domain is None and len(pictures.domains) > 1:
             yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
@@ -123,7 +125,6 @@ def _importance(config: Config) -> Iterator[Problem]:
                 f"ranked by validation pictures, which pictures.{family.pictures} has not; give it some, or protocol "
                 "ranking: test",
             )
-        yield from _network(path, family)
 
 
 def _generators(config: Config) -> Iterator[Problem]:

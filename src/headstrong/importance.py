@@ -18,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def evaluate(
             splits[split] = stack.enter_context(contextlib.closing(PictureBatches(path, [job.label], device)))
             if splits[split].classes[job.label] != chosen["classes"]:
                 raise BrokenFileError(f"{path}: other classes than {choice} has; delete both and make them again")
-        partial = stack.enter_context(atomic_path(output))
-        file = stack.enter_context(h5py.File(partial, "w", libver=FILE_FORMAT, locking=False))
+        unfinished = stack.enter_context(atomic_path(output))
+        file = stack.enter_context(h5py.File(unfinished, "w", libver=FILE_FORMAT, locking=False))
         for split, batches in splits.items():
             file.create_dataset(f"truth/{split}", data=batches.truth(job.label).astype(np.int16), track_times=False)
         progress = stack.enter_context(BatchProgress(f"family {job.family}", len(job.trials)))
@@ -77,13 +78,8 @@ def evaluate(
                 file, trial, weights / trial / "weights.safetensors", splits, chosen, job, device
             )
             progress.advance()
-            progress.finished(trial, _words("test accuracy {:.1f} %", accuracy))
+            progress.finished(trial, partial("test accuracy {:.1f} %".format, accuracy))
         _describe(file, job, chosen, splits["test"].dataset, code or code_digest("headstrong.importance"))
-
-
-def _words(text: str, value: float) -> Callable[[], str]:
-    """A function that says a value in words: a progress display asks for it only where it is shown."""
-    return lambda: text.format(value)
 
 
 def _describe(file: h5py.File, job: ImportanceJob, chosen: Mapping[str, Any], dataset: str, code: str) -> None:
@@ -151,7 +147,7 @@ def measure(model: Classifier, pictures: PictureBatches, label: str, batch_size:
     """
     vectors = _weight_vectors(model)
     found: dict[str, list[NDArray[Any]]] = {"predicted": [], "angle": [], **({"features": []} if features else {})}
-    for batch in _batches(pictures, batch_size):
+    for batch in pictures.in_order(batch_size):
         with torch.no_grad():
             feature = model.features(batch.images)
             predicted = model.heads[0](feature).argmax(dim=1)
@@ -172,8 +168,3 @@ def angles(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 def _weight_vectors(model: Classifier) -> torch.Tensor:
     """(C, F): of the linear layer, or of the layer of cosines."""
     return model.heads[0].get_parameter("weight").detach()
-
-
-def _batches(pictures: PictureBatches, size: int) -> Iterator[Any]:
-    for first in range(0, pictures.count, size):
-        yield pictures.get(range(first, min(first + size, pictures.count)))

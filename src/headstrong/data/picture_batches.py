@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,11 @@ class PictureBatches:
             found = self._images.index_select(0, index)
         labels = {label: numbers.index_select(0, index) for label, numbers in self._labels.items()}
         return PictureBatch(index, found.float() / 255, labels)
+
+    def in_order(self, size: int) -> Iterator[PictureBatch]:
+        """All pictures once, in order, in batches of `size` but for the last."""
+        for first in range(0, self.count, size):
+            yield self.get(range(first, min(first + size, self.count)))
 
     def _load(self) -> Tensor:
         store = torch.empty((self.count, 3, *self.size), dtype=torch.uint8, device=self.device)
