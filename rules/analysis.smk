@@ -34,6 +34,9 @@ IMPORTANCE_TABLE_MODULES = [
     f"headstrong.analysis.{name}"
     for name in ["importance", "importance_settings", "camri_table"]
 ]
+# Of studies that hide tasks.
+HIDDEN_TABLES = ["hidden", "hidden_summary", "forgetting"]
+HIDDEN_TABLE_MODULES = [f"headstrong.analysis.{name}" for name in HIDDEN_TABLES[:2]]
 SPINE_TABLES = ["baselines", "vulnerability", *SHAPED_TABLES, *ATTACK_TABLES]
 TABLES = expand(
     f"{RESULTS}/tables/{{table}}.csv",
@@ -41,6 +44,7 @@ TABLES = expand(
         *(SPINE_TABLES if PLAN.models else []),
         *(GENERATED_TABLES if FAMILIES else []),
         *(IMPORTANCE_TABLES if FAVOURING else []),
+        *(HIDDEN_TABLES if HIDDEN.turns else []),
     ],
 )
 SHOWN_ATTACK = {

@@ -22,6 +22,7 @@ GENERATED = PLAN.generated
 FAMILIES = list(STUDY.generator_families)
 IMPORTANCE = PLAN.importance
 FAVOURING = list(STUDY.importance_families)
+HIDDEN = PLAN.hidden
 
 
 def one_of(ids):
@@ -41,6 +42,8 @@ wildcard_constraints:
     favouring=one_of(FAVOURING),
     generator=one_of(generator.id for generator in GENERATED.generators),
     family=one_of(FAMILIES),
+    turn=one_of(turn.id for turn in HIDDEN.turns),
+    forgetting=one_of(job.id for job in HIDDEN.forgettings),
 
 
 def weights_of(model_id):

@@ -18,6 +18,7 @@ rule draw_figures:
                 *(DRAWN_TABLES if PLAN.models else []),
                 *(["generated", "mta_tables"] if FAMILIES else []),
                 *(["importance_settings", "camri_table_1"] if FAVOURING else []),
+                *(HIDDEN_TABLES if HIDDEN.turns else []),
             ],
         ),
         generated=expand(f"{RESULTS}/generated/{{family}}.h5", family=FAMILIES),

@@ -31,6 +31,7 @@ rule make_report:
                 "make_tables": code_digest("headstrong.analysis.build"),
                 "collect_generated": code_digest(*GENERATED_TABLE_MODULES),
                 "collect_importance": code_digest(*IMPORTANCE_TABLE_MODULES),
+                "collect_hidden": code_digest(*HIDDEN_TABLE_MODULES),
                 "draw_figures": code_digest("headstrong.figures.gallery"),
             }
         ),

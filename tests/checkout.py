@@ -41,6 +41,7 @@ plan:
   dmtl: null
 generators: null
 importance: null
+hidden: null
 chains: [sd]
 model: {width: 0.0625}
 training: {epochs: 3, batch_size: 8}

@@ -23,6 +23,7 @@ plan:
   three-released: {encoders: [resnet18], tasks: sdn, sizes: [3], reference: true, protocol: {preset: released}}
 generators: null
 importance: null
+hidden: null
 chains: [sdn]
 model: {width: 0.0625}
 training: {epochs: 1, batch_size: 8}

@@ -38,6 +38,7 @@ pictures:
 classifiers:
   domain: {width: 0.0625, training: {epochs: 1, batch_size: 10}}
 importance: null
+hidden: null
 generators:
   domains: &small
     methods: [mta]

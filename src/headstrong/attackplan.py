@@ -42,7 +42,7 @@ def adversarial_attack(attack: AdversarialConfig, tasks: str, protocol: Mapping[
         stepper=attack.stepper,
         norm=attack.norm,
         epsilon=attack.epsilon,
-        step_size=attack.step_size or _step_size(attack.stepper, attack.epsilon, steps),
+        step_size=attack.step_size or step_size(attack.stepper, attack.epsilon, steps),
         steps=steps,
         start=(attack.start or protocol["start"]) if attack.stepper in FROM_START else "clean",
         restarts=1,
@@ -80,7 +80,7 @@ def _attack(
         norm=norm,
         epsilon=epsilon,
         step_size=(None if attack.stepper in ONE_STEP else attack.step_size)
-        or _step_size(attack.stepper, epsilon, steps),
+        or step_size(attack.stepper, epsilon, steps),
         steps=steps,
         start=(attack.start or protocol["start"]) if attack.stepper in FROM_START else "clean",
         restarts=attack.restarts,
@@ -94,7 +94,7 @@ def _distinct_steps(attack: AttackConfig) -> Sequence[int]:
     return [1] if attack.stepper in ONE_STEP else attack.steps
 
 
-def _step_size(stepper: str, epsilon: float, steps: int) -> float:
+def step_size(stepper: str, epsilon: float, steps: int) -> float:
     if stepper in ONE_STEP:
         return epsilon
     return epsilon / steps if stepper in IN_EQUAL_STEPS else epsilon / 4

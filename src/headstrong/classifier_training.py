@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from headstrong.jobs import ClassifierJob, ClassLossJob, to_dict
 from headstrong.loop import Run, rate_at, train_run
 from headstrong.models.classifier import Classifier, build_classifier, find_pretrained, save_classifier, to_device
 from headstrong.provenance import code_digest, file_digest, write_atomically
-from headstrong.runtime import PRECISIONS, autocast, reproducible
+from headstrong.runtime import PRECISIONS, autocast, reproducible, seeded_layers
 from headstrong.seeds import derive_seed
 
 MARGIN_UNIT = math.pi / 64  # of margins, as in the CAMRI paper's code
@@ -125,7 +125,7 @@ def _train(
         images = batch.images
         if job.augment:
             images = augmented(images, derive_seed(job.seed, "augment", epoch, number))
-        with _seeded_layers(derive_seed(job.seed, "layers", epoch, number), images.device):
+        with seeded_layers(derive_seed(job.seed, "layers", epoch, number), images.device):
             return train_step(job, model, optimizer, images, batch.labels, losses_of)
 
     def finish(table: str) -> None:
@@ -257,14 +257,6 @@ def epoch_order(job: ClassifierJob, epoch: int, count: int) -> Tensor:
     """A permutation of the rows 0..count-1, one for each epoch."""
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "order", epoch))
     return torch.randperm(count, generator=generator)
-
-
-@contextlib.contextmanager
-def _seeded_layers(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, layers that draw from torch's global state, as dropout of torchvision's networks, draw from `seed`."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _check_job(job: ClassifierJob) -> None:

@@ -56,6 +56,9 @@ def plan(arguments: argparse.Namespace) -> None:
             print(f"{len(made.classifiers)} classifiers, {len(made.generators)} generators", file=sys.stderr)
         if found.importance.trials:
             print(f"{len(found.importance.trials)} classifiers for important classes", file=sys.stderr)
+        if found.hidden.turns:
+            turns, copies = len(found.hidden.turns), len(found.hidden.forgettings)
+            print(f"{turns} hidden tasks, {copies} forgetful copies", file=sys.stderr)
         return
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()

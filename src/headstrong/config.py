@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from headstrong.attackconfig import AdversarialConfig, AttackConfig, Name, PositiveFloat, PositiveInt
 from headstrong.generatorconfig import GeneratorsConfig
+from headstrong.hiddenconfig import HiddenConfig
 from headstrong.importanceconfig import ImportanceConfig
 from headstrong.pictureconfig import ClassifierConfig, PicturesConfig
 from headstrong.protocol import ProtocolConfig, Section, SwitchesConfig
@@ -178,6 +179,9 @@ class Config(Section):
     importance: dict[Name, ImportanceConfig | None] | None = Field(
         {}, description="Families of losses that favour important classes; null removes one, or all."
     )
+    hidden: dict[Name, HiddenConfig | None] | None = Field(
+        {}, description="Families of attacks on hidden tasks; null removes one, or all."
+    )
     evaluation: EvaluationConfig
     protocol: ProtocolConfig
     analysis: AnalysisConfig
@@ -217,6 +221,11 @@ class Config(Section):
     def importance_families(self) -> dict[str, ImportanceConfig]:
         """The families of important classes that are not switched off."""
         return {name: family for name, family in (self.importance or {}).items() if family is not None}
+
+    @property
+    def hidden_families(self) -> dict[str, HiddenConfig]:
+        """The families of hidden tasks that are not switched off."""
+        return {name: family for name, family in (self.hidden or {}).items() if family is not None}
 
 
 def check_letters(letters: str, key: str) -> None:

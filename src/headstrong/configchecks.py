@@ -25,6 +25,7 @@ def impossible(config: Config) -> list[Problem]:
         *_classifiers(config),
         *_generators(config),
         *_importance(config),
+        *_hidden(config),
     ]
     if not found:  # layouts are counted by the number of tasks, which must be possible first
         found = [*_layouts(config)]
@@ -125,6 +126,39 @@ def _importance(config: Config) -> Iterator[Problem]:
                 f"ranked by validation pictures, which pictures.{family.pictures} has not; give it some, or protocol "
                 "ranking: test",
             )
+
+
+def _hidden(config: Config) -> Iterator[Problem]:
+    for name, family in config.hidden_families.items():
+        path = ("hidden", name)
+        if family.section is not None:
+            yield from _hidden_section(config, path, family.section)
+            continue
+        chosen = config.classifier_families.get(family.classifiers or "")
+        if chosen is None:
+            known = _names(config.classifier_families)
+            yield (*path, "classifiers"), f"{family.classifiers!r} is not among classifiers: {known}"
+            continue
+        for task, labels in (family.tasks or {}).items():
+            absent = [label for label in labels if label not in chosen.labels]
+            if absent:
+                told = ", ".join(chosen.labels)
+                yield (*path, "tasks", task), f"{absent[0]!r} is no label of classifiers.{family.classifiers}: {told}"
+        pictures = config.picture_sets.get(chosen.pictures)
+        if pictures is None:
+            continue
+        if family.domain is None and len(pictures.domains) > 1:
+            yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
+        if family.domain is not None and family.domain not in pictures.domains:
+            yield (*path, "domain"), f"{family.domain!r}: the pictures have {', '.join(pictures.domains)}"
+
+
+def _hidden_section(config: Config, path: tuple[str, ...], name: str) -> Iterator[Problem]:
+    section = config.sections.get(name)
+    if section is None:
+        yield (*path, "section"), f"{name!r} is no section of plan: {_names(config.sections)}"
+    elif any(encoder in (*BRANCHED, "mtan") for encoder in section.encoders):
+        yield (*path, "section"), f"the tasks of plan.{name} do not all see the same features; use another encoder"
 
 
 def _generators(config: Config) -> Iterator[Problem]:

@@ -191,7 +191,78 @@ class GeneratedJob:
     seed: int
 
 
-Job = TrainingJob | EvaluationJob | ClassifierJob | GeneratorJob | GeneratedJob | ImportanceJob
+Tasks = tuple[tuple[str, tuple[str, ...]], ...]  # (name, labels or letters) of each task
+
+
+@dataclass(frozen=True)
+class ForgettingJob:
+    """Everything that can change a copy of a backbone that forgets a task, beside the network, data and the code."""
+
+    id: str
+    kind: str  # "classes" | "dense"
+    hidden: str  # the task, whose labels and head the job does not know
+    visible: Tasks
+    access: str  # "heads": the real visible heads | "backbone": heads of one's own
+    layers: int | None  # so many of the backbone's last parts learn; None: all
+    train_heads: bool  # the copy's heads learn too
+    probe_epochs: int  # access "backbone": for the own heads, on the backbone as it is
+    probe_rate: float
+    epochs: int
+    curve: tuple[int, ...]  # epochs after which the copy is measured; the last is the last
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    decay: float
+    precision: str
+    samples: int | None  # the first so many training images; None: all
+    seed: int
+
+
+@dataclass(frozen=True)
+class HiddenAttackJob:
+    """One attack by someone who does not see a task."""
+
+    objective: str  # "cf" | "cf_delta" | "disruption" | "dgba" | "total" | "single" | "oracle" | "noise"
+    access: str  # "heads" | "backbone"; "": needs neither heads nor a forgetful copy
+    stealth: float  # weight of the term that keeps visible predictions
+    attacked: tuple[str, ...]  # dgba, total, single, oracle: the tasks whose losses are raised
+    method: AttackJob  # its `attacked` is ""
+    distance: str = "squared"  # of features: "squared" | "cosine"
+    delta: str = "product"  # cf_delta: "product" | "target"
+    reach: float = 1.0  # cf_delta "target": times the direction of forgetting
+    direction: str = "image"  # of forgetting: each "image"'s own | the "mean" over the attacker's
+
+
+@dataclass(frozen=True)
+class HiddenJob:
+    """Everything that can change the evaluation of one hidden task, beside weights, forgetful copies, data and code."""
+
+    family: str  # the key in config.yaml
+    kind: str
+    hidden: str
+    tasks: Tasks  # all of them
+    accesses: tuple[str, ...]
+    attacks: tuple[HiddenAttackJob, ...]
+    samples: int | None  # the first so many test images; None: all
+    batch_size: int
+    error_pixels: str
+    miou: str
+    seed: int
+
+
+Job = (
+    TrainingJob
+    | EvaluationJob
+    | ClassifierJob
+    | GeneratorJob
+    | GeneratedJob
+    | ImportanceJob
+    | ForgettingJob
+    | HiddenJob
+)
 
 
 def to_dict(job: Job) -> dict[str, Any]:
@@ -234,3 +305,23 @@ def generated_job_from_dict(fields: dict[str, Any]) -> GeneratedJob:
     lists = {key: tuple(fields[key]) for key in ("tasks", "transfer")}
     generators = tuple(generator_job_from_dict(job) for job in fields["generators"])
     return GeneratedJob(**{**fields, **lists, "generators": generators})
+
+
+def forgetting_job_from_dict(fields: dict[str, Any]) -> ForgettingJob:
+    """The inverse of `to_dict` for a job that forgets a task."""
+    lists = {key: tuple(fields[key]) for key in ("curve", "milestones")}
+    return ForgettingJob(**{**fields, **lists, "visible": _tasks(fields["visible"])})
+
+
+def hidden_job_from_dict(fields: dict[str, Any]) -> HiddenJob:
+    """The inverse of `to_dict` for the evaluation of a hidden task."""
+    attacks = tuple(
+        HiddenAttackJob(**{**attack, "attacked": tuple(attack["attacked"]), "method": AttackJob(**attack["method"])})
+        for attack in fields["attacks"]
+    )
+    accesses = tuple(fields["accesses"])
+    return HiddenJob(**{**fields, "tasks": _tasks(fields["tasks"]), "accesses": accesses, "attacks": attacks})
+
+
+def _tasks(listed: list[Any]) -> Tasks:
+    return tuple((name, tuple(outputs)) for name, outputs in listed)

@@ -73,6 +73,17 @@ class SwitchesConfig(Section):
     ranking: Literal["validation", "test"] | None = Field(
         None, description="Important classes: the pictures by which the classes are ranked."
     )
+    cf_delta: Literal["product", "target"] | None = Field(
+        None,
+        description="Hidden tasks, CF-delta: as far as can be along forgetting, or to a point `reach` times as far.",
+    )
+    forgetting_direction: Literal["image", "mean"] | None = Field(
+        None,
+        description="Hidden tasks: each image's own direction of forgetting, or the mean over the attacker's images.",
+    )
+    feature_distance: Literal["squared", "cosine"] | None = Field(
+        None, description="Hidden tasks: features are compared by squared Euclidean distance, or by their angle."
+    )
 
     def over(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Every switch with its value: those given here, else the preset given here, else those of `base`."""
@@ -117,6 +128,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "perturbation_scale": "whole",
         "large_angles": "unhandled",
         "ranking": "test",
+        "cf_delta": "product",
+        "forgetting_direction": "image",
+        "feature_distance": "squared",
     },
     "released": {
         "start": "corner",
@@ -140,6 +154,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "perturbation_scale": "channel",
         "large_angles": "unhandled",
         "ranking": "test",
+        "cf_delta": "product",
+        "forgetting_direction": "image",
+        "feature_distance": "squared",
     },
     "corrected": {
         "start": "uniform",
@@ -163,5 +180,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "perturbation_scale": "whole",
         "large_angles": "monotone",
         "ranking": "validation",
+        "cf_delta": "product",
+        "forgetting_direction": "image",
+        "feature_distance": "squared",
     },
 }

@@ -67,3 +67,11 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         settings.fill_uninitialized_memory = before[3]
         torch.set_float32_matmul_precision(before[4])
+
+
+@contextlib.contextmanager
+def seeded_layers(seed: int, device: torch.device) -> Iterator[None]:
+    """Within it, layers that draw from torch's global state, as dropout of torchvision's networks, draw from `seed`."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

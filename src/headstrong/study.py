@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headstrong.attackplan import adversarial_attack, adversarial_text, attacks_of
 from headstrong.errors import ConfigError
 from headstrong.generatorplan import GeneratorPlan
+from headstrong.hiddenplan import HiddenPlan
 from headstrong.importanceplan import ImportancePlan
 from headstrong.jobs import EvaluationJob, TrainingJob
 from headstrong.layouts import BRANCHED
@@ -98,17 +99,25 @@ class Plan:
     @cached_property
     def generated(self) -> GeneratorPlan:
         """The classifiers and generators of the study."""
+        return GeneratorPlan(self.config, self._only_models)
+
+    @cached_property
+    def _only_models(self) -> dict[str, tuple[str, str] | None]:
+        """By section (id, tasks) of its model; None where it has several."""
         of_section: dict[str, list[tuple[str, str]]] = {}
         for model in self.models:
             of_section.setdefault(model.section, []).append((model.id, model.tasks))
-        return GeneratorPlan(
-            self.config, {name: found[0] if len(found) == 1 else None for name, found in of_section.items()}
-        )
+        return {name: found[0] if len(found) == 1 else None for name, found in of_section.items()}
 
     @cached_property
     def importance(self) -> ImportancePlan:
         """The trials of losses that favour important classes."""
         return ImportancePlan(self.config)
+
+    @cached_property
+    def hidden(self) -> HiddenPlan:
+        """The turns of tasks at being hidden."""
+        return HiddenPlan(self.config, self._only_models)
 
     def count(self) -> str:
         """The plan in one line, e.g. '935 multi-task, 67 reference, 936 runs'.

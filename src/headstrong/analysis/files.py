@@ -60,6 +60,9 @@ TEXT_OF = {
     "importance": frozenset(["dataset", "loss", "important", "classes", "split"]),
     "importance_settings": frozenset(["dataset", "loss", "important", "classes", "split"]),
     "camri_table_1": frozenset(["dataset", "rule", "loss", "important", "classes"]),
+    "hidden": frozenset(["dataset", "kind", "hidden", "objective", "access", "role"]),
+    "hidden_summary": frozenset(["dataset", "kind", "objective", "access"]),
+    "forgetting": frozenset(["dataset", "kind", "hidden", "access", "role"]),
 }
 WHOLE = frozenset(
     [
@@ -87,6 +90,8 @@ WHOLE = frozenset(
         "settings",
         "pictures",
         "pictures_important",
+        "turns",
+        "epoch",
     ]
 )
 TRUE_OR_FALSE = frozenset(["holds", "holds_mean", "keeps_accuracy"])

@@ -48,19 +48,37 @@ def perturb(
     Raises ConfigError for an attack that cannot be, DivergedError when a gradient or an objective is not a number.
     """
     check(attack, tasks)
-    if not ((images >= 0) & (images <= 1)).all():
-        raise ValueError("images to attack must be numbers in [0, 1]")
     columns = [tasks.index(letter) for letter in attack.attacked]
 
     def attacked_losses(points: Tensor) -> Tensor:
         return losses(points)[:, columns]
 
+    known = None if clean_losses is None else clean_losses[:, columns]
+    return climb(attacked_losses, images, attack, sample_ids, seed, clean_losses=known, notes=notes)
+
+
+def climb(
+    losses: Losses,
+    images: Tensor,
+    attack: AttackJob,
+    sample_ids: Tensor,
+    seed: int,
+    *,
+    clean_losses: Tensor | None = None,
+    notes: Notes | None = None,
+) -> Tensor:
+    """As `perturb`, but every column of the losses (B, T) is attacked, whatever it measures; `attacked` is not read.
+
+    Raises what `perturb` raises. The attack must have passed `check_method`.
+    """
+    if not ((images >= 0) & (images <= 1)).all():
+        raise ValueError("images to attack must be numbers in [0, 1]")
     problem = Problem(
-        losses=attacked_losses,
+        losses=losses,
         balancer=BALANCERS[attack.balancer],
         ball=BALLS[attack.norm](attack.epsilon),
         clean=images,
-        known_clean_losses=None if clean_losses is None else clean_losses[:, columns],
+        known_clean_losses=clean_losses,
         sample_ids=tuple(sample_ids.tolist()),
     )
     worst = _worst_of_restarts(problem, attack, seed, notes)
@@ -100,6 +118,16 @@ def _start(problem: Problem, attack: AttackJob, seed: int, restart: int) -> Tens
 
 def check(attack: AttackJob, tasks: str) -> None:
     """Raise ConfigError, in one line, for an attack that cannot be made on a model of these tasks."""
+    check_method(attack)
+    absent = [letter for letter in attack.attacked if letter not in tasks]
+    _require(not absent, attack, f"attacks task {absent and absent[0]!r}, which is not one of {tasks!r}")
+    _require(0 < len(attack.attacked) == len(set(attack.attacked)), attack, "attacked must name tasks, each once")
+    one_task = BALANCERS[attack.balancer].one_task
+    _require(not one_task or len(attack.attacked) == 1, attack, f"balancer {attack.balancer!r} attacks one task")
+
+
+def check_method(attack: AttackJob) -> None:
+    """Raise ConfigError, in one line, for an attack that cannot be made, whatever it attacks."""
     for kind, name, known in (
         ("balancer", attack.balancer, BALANCERS),
         ("stepper", attack.stepper, STEPPERS),
@@ -108,11 +136,6 @@ def check(attack: AttackJob, tasks: str) -> None:
         ("l2_step", attack.l2_step, L2_STEPS),
     ):
         _require(name in known, attack, f"{kind} {name!r} is unknown; choose one of {_listed(known)}")
-    absent = [letter for letter in attack.attacked if letter not in tasks]
-    _require(not absent, attack, f"attacks task {absent and absent[0]!r}, which is not one of {tasks!r}")
-    _require(0 < len(attack.attacked) == len(set(attack.attacked)), attack, "attacked must name tasks, each once")
-    one_task = BALANCERS[attack.balancer].one_task
-    _require(not one_task or len(attack.attacked) == 1, attack, f"balancer {attack.balancer!r} attacks one task")
     _require(0 <= attack.epsilon < float("inf"), attack, f"epsilon is {attack.epsilon}; it must be a number >= 0")
     _require(attack.norm != "linf" or attack.epsilon <= 1, attack, f"epsilon is {attack.epsilon}; pixels end at 1")
     _require(0 <= attack.step_size < float("inf"), attack, f"step_size is {attack.step_size}; it must be >= 0")

@@ -73,6 +73,7 @@ class Batches:
         self.tasks, self.curvature, self.depth = tasks, curvature, depth
         self.device = torch.device(device)
         self._file = SplitFile(path)
+        self._path = path
         self.count: int = self._file.count if limit is None else min(limit, self._file.count)
         self.size = self._file.size
         self.classes = self._file.classes
@@ -87,11 +88,21 @@ class Batches:
         """Close the file, where it is still open."""
         self._file.close()
 
+    def release(self) -> None:
+        """Keep nothing of the file but the images and the tasks asked for.
+
+        Raises RuntimeError where the data is not in memory.
+        """
+        if not self.resident:
+            raise RuntimeError(f"{self._path}: the data is read from the file, which cannot be let go")
+        self.classes = self.classes if "s" in self.tasks else []
+        del self._file
+
     def get(self, indices: Tensor | Sequence[int]) -> Batch:
         """The batch of these rows, in this order; a row may come more than once. IndexError outside 0..count-1."""
         rows = torch.as_tensor(indices, dtype=torch.long, device="cpu")
         if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.count):
-            raise IndexError(f"{self._file.path}: index {rows.min()}..{rows.max()}, but there are {self.count} samples")
+            raise IndexError(f"{self._path}: index {rows.min()}..{rows.max()}, but there are {self.count} samples")
         index = rows.to(self.device)
         if self.resident:
             found = {name: store.index_select(0, index) for name, store in self._store.items()}

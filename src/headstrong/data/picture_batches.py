@@ -54,6 +54,7 @@ class PictureBatches:
     ) -> None:
         self.device = torch.device(device)
         self._file = PictureFile(path)
+        self._path = path
         self.count: int = self._file.count if limit is None else min(limit, self._file.count)
         self.size, self.dataset = self._file.size, self._file.dataset
         self.classes = self._file.classes
@@ -74,6 +75,16 @@ class PictureBatches:
         """Close the file, where it is still open."""
         self._file.close()
 
+    def release(self) -> None:
+        """Keep nothing of the file but the pictures and the labels asked for: no name, no class of another label.
+
+        Raises RuntimeError where the pictures are not in memory.
+        """
+        if not self.resident:
+            raise RuntimeError(f"{self._path}: the pictures are read from the file, which cannot be let go")
+        self.classes = {label: self.classes[label] for label in self._labels}
+        del self._file
+
     def truth(self, label: str) -> NDArray[np.int64]:
         """Class numbers (N,) of one of the labels, of all pictures in order."""
         found: NDArray[np.int64] = self._labels[label].cpu().numpy()
@@ -83,9 +94,7 @@ class PictureBatches:
         """The batch of these rows, in this order; a row may come more than once. IndexError outside 0..count-1."""
         wanted = torch.as_tensor(rows, dtype=torch.long, device="cpu")
         if len(wanted) and (int(wanted.min()) < 0 or int(wanted.max()) >= self.count):
-            raise IndexError(
-                f"{self._file.path}: row {wanted.min()}..{wanted.max()}, but there are {self.count} pictures"
-            )
+            raise IndexError(f"{self._path}: row {wanted.min()}..{wanted.max()}, but there are {self.count} pictures")
         index = wanted.to(self.device)
         if self._images is None:
             found = torch.from_numpy(self._file.read_images(wanted.numpy())).to(self.device)

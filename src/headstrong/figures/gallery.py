@@ -30,6 +30,7 @@ from headstrong.figures import (
 from headstrong.figures import balanced as comparison
 from headstrong.figures import curves as by_step
 from headstrong.figures import generated_gallery as generators
+from headstrong.figures import hidden_gallery as unseen
 from headstrong.figures import importance_gallery as favouring
 from headstrong.figures import switches as protocol
 from headstrong.figures import theory as theorems
@@ -149,12 +150,15 @@ def draw_all(
     importance_settings: pd.DataFrame | None = None,
     camri_table_1: pd.DataFrame | None = None,
     importance: Sequence[Path] = (),
+    hidden: pd.DataFrame | None = None,
+    hidden_summary: pd.DataFrame | None = None,
+    forgetting: pd.DataFrame | None = None,
 ) -> list[Entry]:
     """Draw every figure of the study into `folder` and write index.json there; return its entries.
 
     vulnerability, correlations: the tables vulnerability.csv and surrogates.csv; plan: `analysis.plan.read_plan`.
     choice: the attack shown; chains: orders of Figure 1; settings: formats, dpi, width in inches.
-    balanced to camri_table_1: the tables of these names, None where a study has none. examples: evaluations of
+    balanced to forgetting: the tables of these names, None where a study has none. examples: evaluations of
     generators (HDF5) whose pictures are shown. importance: evaluations of important classes (HDF5) whose angles and
     features are shown.
     A figure the study has no numbers for has an entry with the reason, and no file.
@@ -170,6 +174,7 @@ def draw_all(
         _switch_jobs(switches, vulnerability, choice, whole),
         _from(generators.figures(generated, mta_tables, examples, whole)),
         _from(favouring.figures(importance_settings, camri_table_1, importance, whole)),
+        _from(unseen.figures(hidden, hidden_summary, forgetting, whole)),
     )
     return _draw(jobs, folder, whole)
 
@@ -184,12 +189,16 @@ def draw_without_models(
     importance_settings: pd.DataFrame | None = None,
     camri_table_1: pd.DataFrame | None = None,
     importance: Sequence[Path] = (),
+    hidden: pd.DataFrame | None = None,
+    hidden_summary: pd.DataFrame | None = None,
+    forgetting: pd.DataFrame | None = None,
 ) -> list[Entry]:
-    """The same for a study without models of a plan: generators, important classes, or both."""
+    """The same for a study without models of a plan: generators, important classes, or hidden tasks."""
     whole = style.complete(settings)
     jobs = chain(
         _from(generators.figures(generated, mta_tables, examples, whole)),
         _from(favouring.figures(importance_settings, camri_table_1, importance, whole)),
+        _from(unseen.figures(hidden, hidden_summary, forgetting, whole)),
     )
     return _draw(jobs, folder, whole)
 

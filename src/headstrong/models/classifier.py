@@ -133,7 +133,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits or cosines (B, C) by label; images (B, 3, H, W) in [0, 1]."""
-        features = self.features(images)
+        return self.outputs(self.features(images))
+
+    def outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits or cosines (B, C) by label, of features (B, F)."""
         return {label: head(features) for label, head in zip(self.classes, self.heads, strict=True)}
 
     def features(self, images: Tensor) -> Tensor:

@@ -70,21 +70,43 @@ class MultiTaskModel(nn.Module):
 
         Raises ConfigError when H or W is no multiple of `stride`.
         """
+        wanted = self.tasks if tasks is None else tasks
+        if self.shares_features:
+            return self.outputs(self.features(images), wanted)
+        self._check_size(images)
+        seen: dict[str, Tensor] = self.encoder(2 * images - 1, wanted)
+        return {letter: self._decoded(letter, seen[letter]) for letter in wanted}
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether all decoders see the same features."""
+        return self.layout is None and self.encoder_name != "mtan"
+
+    def features(self, images: Tensor) -> Tensor:
+        """What every decoder sees, (B, F, H / r, W / r) with the encoder's own r; images (B, 3, H, W) in [0, 1].
+
+        Of models that share their features; the others raise ConfigError, as do sizes that cannot be.
+        """
+        if not self.shares_features:
+            raise ConfigError(f"encoder '{self.encoder_name}': its tasks do not all see the same features; use another")
+        self._check_size(images)
+        found: Tensor = self.encoder(2 * images - 1)
+        return found
+
+    def outputs(self, features: Tensor, tasks: str | None = None) -> dict[str, Tensor]:
+        """Outputs (B, C, H, W) by letter of `features`, of all tasks or of `tasks` only."""
+        return {letter: self._decoded(letter, features) for letter in (self.tasks if tasks is None else tasks)}
+
+    def _decoded(self, letter: str, features: Tensor) -> Tensor:
+        found: Tensor = self.decoders[letter](features) + self.get_buffer(_offset(letter))
+        return found
+
+    def _check_size(self, images: Tensor) -> None:
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ConfigError(
                 f"image size {height}x{width}: {self.encoder_name} needs multiples of {self.stride}; change data.size"
             )
-        wanted = self.tasks if tasks is None else tasks
-        seen = self._representations(2 * images - 1, wanted)
-        return {letter: self.decoders[letter](seen[letter]) + self.get_buffer(_offset(letter)) for letter in wanted}
-
-    def _representations(self, images: Tensor, wanted: str) -> dict[str, Tensor]:
-        """What each wanted task's decoder sees."""
-        if self.layout is None and self.encoder_name != "mtan":
-            return dict.fromkeys(wanted, self.encoder(images))
-        found: dict[str, Tensor] = self.encoder(images, wanted)
-        return found
 
     def start_from(self, constants: Mapping[str, Sequence[float]]) -> None:
         """Make an untrained network predict constants, by letter one number per channel; 0 for tasks not named.

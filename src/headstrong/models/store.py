@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,18 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], description: dic
     write_atomically(path, save(plain, {KEY: settings_json(description)}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The inverse of `write_tensors`; BrokenFileError for anything else. The tensors are on the CPU."""
+def read_tensors(
+    path: Path, wanted: Callable[[str], bool] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The inverse of `write_tensors`; BrokenFileError for anything else. The tensors are on the CPU.
+
+    wanted: by name, which tensors; the bytes of the others are not read. None: all.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
+            names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}, description
     except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokenFileError(f"{path}: truncated or not a file of headstrong ({reason}); {_REMEDY}") from error

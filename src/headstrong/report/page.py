@@ -17,7 +17,7 @@ from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import by_own_protocol, read_plan
 from headstrong.errors import BrokenFileError
 from headstrong.figures.gallery import INDEX
-from headstrong.report import attack_blocks, blocks, facts, generated_blocks, importance_blocks, protocol
+from headstrong.report import attack_blocks, blocks, facts, generated_blocks, hidden_blocks, importance_blocks, protocol
 
 TEMPLATE = "page.html"
 INLINED = 12  # figures of one kind shown on the page; a study of five encoders has more, in its figures folder
@@ -31,7 +31,11 @@ TABLES_OF_MODELS = {
     **attack_blocks.TABLES,
 }
 # Tables of each section of the settings: a study without the section makes none of them.
-SECTION_TABLES = {"generators": generated_blocks.TABLES, "importance": importance_blocks.TABLES}
+SECTION_TABLES = {
+    "generators": generated_blocks.TABLES,
+    "importance": importance_blocks.TABLES,
+    "hidden": hidden_blocks.TABLES,
+}
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -90,6 +94,7 @@ def render(
         **attack_blocks.context(tables),
         **generated_blocks.context(tables),
         **importance_blocks.context(tables),
+        **hidden_blocks.context(tables),
     }
     provenance.write_atomically(output, _environment().get_template(TEMPLATE).render(context))
 

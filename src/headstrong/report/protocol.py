@@ -132,6 +132,21 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
         "Important classes: the pictures they are ranked by",
         {"validation": "validation pictures", "test": "test pictures"},
     ),
+    "cf_delta": (
+        "Hidden tasks: what CF-delta aims at",
+        {
+            "product": "as far along the direction of forgetting as can be",
+            "target": "a point on it, `reach` times as far as the forgetful features",
+        },
+    ),
+    "forgetting_direction": (
+        "Hidden tasks: the direction of forgetting",
+        {"image": "each image's own", "mean": "the mean over the attacker's training images"},
+    ),
+    "feature_distance": (
+        "Hidden tasks: how features are compared",
+        {"squared": "by squared Euclidean distance", "cosine": "by the angle between them"},
+    ),
 }
 
 

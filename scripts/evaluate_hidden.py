@@ -1,0 +1,61 @@
+"""Attack one hidden task and measure all tasks, per image, into one HDF5.
+
+  python scripts/evaluate_hidden.py --job @job.json --victim results/quick/classifiers/CLASSIFIER/weights.safetensors
+      --test test.h5 --copy heads=results/quick/forgetting/COPY/weights.safetensors --output hidden.h5
+
+`--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
+Beside each forgetful copy lies features.h5, as scripts/forget_task.py wrote it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.errors import ConfigError
+from headstrong.jobs import hidden_job_from_dict, to_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    job = hidden_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    copies = dict(named_path(text) for text in arguments.copy)
+
+    from headstrong.hidden_evaluation import evaluate  # late: torch takes seconds, --help should not
+    from headstrong.runtime import choose_device
+
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.hidden_evaluation")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), **facts) as record:
+        evaluate(
+            job,
+            arguments.victim,
+            arguments.test,
+            {access: (path, path.with_name("features.h5")) for access, path in copies.items()},
+            arguments.output,
+            device=device,
+            threads=arguments.threads,
+            code=code,
+        )
+        record.add(sha256=file_digest(arguments.output), victim=file_digest(arguments.victim))
+
+
+def named_path(text):
+    access, equals, path = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--copy {text}: expected ACCESS=FILE, e.g. heads=weights.safetensors")
+    return access, Path(path)
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the job: JSON, or @FILE with JSON")
+    parser.add_argument("--victim", type=Path, required=True, help="weights of the network")
+    parser.add_argument("--test", type=Path, required=True, help="test images with all labels")
+    parser.add_argument("--copy", action="append", default=[], metavar="ACCESS=FILE", help="a forgetful copy's weights")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 to write")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,59 @@
+"""Make a copy of a network's backbone forget a task, as someone can who does not see it: fine-tuned on the other tasks.
+
+  python scripts/forget_task.py --job @job.json --victim results/quick/classifiers/CLASSIFIER/weights.safetensors
+      --train train.h5 --test test.h5 --weights copy.safetensors --features features.h5 --history history.csv
+      --work work/forgetting
+
+An interrupted run goes on from its checkpoint in --work with the same bits. `--job` holds everything that can change
+the copy: the "job" of an existing run.json is a good start.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.jobs import forgetting_job_from_dict, to_dict
+from headstrong.provenance import RunRecord, code_digest, file_digest
+
+
+def main(arguments):
+    job = forgetting_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+
+    from headstrong.forgetting import forget  # late: torch takes seconds, --help should not
+    from headstrong.runtime import choose_device
+
+    device = choose_device(arguments.device)
+    code = arguments.code or code_digest("headstrong.forgetting")
+    facts = {"code": code, "device": device, "threads": arguments.threads}
+    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+        forget(
+            job,
+            arguments.victim,
+            arguments.train,
+            arguments.test,
+            arguments.weights,
+            arguments.features,
+            history=arguments.history,
+            work=arguments.work,
+            device=device,
+            threads=arguments.threads,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            code=code,
+        )
+        record.add(
+            sha256=file_digest(arguments.weights),
+            victim=file_digest(arguments.victim),
+            data=file_digest(arguments.train),
+        )
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the job: JSON, or @FILE with JSON")
+    parser.add_argument("--victim", type=Path, required=True, help="weights of the network")
+    parser.add_argument("--train", type=Path, required=True, help="training images; only visible tasks are read")
+    parser.add_argument("--test", type=Path, required=True, help="test images, whose features are kept")
+    parser.add_argument("--features", type=Path, required=True, help="HDF5 of features to write")
+    program.add_training_options(parser)
+    sys.exit(program.run(main, parser))

@@ -1,0 +1,213 @@
+"""What someone sees of a multi-task network and its images: some of the tasks, and of the other tasks nothing.
+
+A view of the visible tasks is all that an attacker of a hidden task owns. It is opened with the names of those tasks;
+heads and labels of others are not read from the files, so they are in no object that a view leads to. Nor is the data
+file itself, or a picture's name, which in some data sets tells its class.
+
+A task of a classifier is a group of its labels, a task of a dense model one letter. `Outputs` maps each task to what
+the network gives for it, e.g. {"hair": ("Black_Hair", "Blond_Hair")} or {"d": ("d",)}.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from headstrong.attacks.hidden import kept_classes, kept_values
+from headstrong.data.batches import Batch, Batches
+from headstrong.data.picture_batches import PictureBatch, PictureBatches
+from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+from headstrong.folding import fold_batch_norm
+from headstrong.losses import per_sample_losses
+from headstrong.metrics import per_sample_errors
+from headstrong.models.partial import Network, load_partial
+
+KINDS = ("classes", "dense")
+IN_MEMORY = 64 << 30  # a file that stays open could be asked for other labels: all of a view is in memory
+Outputs = Mapping[str, tuple[str, ...]]
+Rows = Tensor | Sequence[int]
+
+
+class View(ABC):
+    """Some tasks of one network, and images with the labels of these tasks.
+
+    tasks: their names, in order, which is that of every T below. count: images of size (H, W). network: as trained, in
+    evaluation mode, its weights without gradients. Losses and errors of an image do not depend on others of its batch.
+    """
+
+    def __init__(self, network: Network, outputs: Outputs) -> None:
+        self.network: Any = network.requires_grad_(False)
+        self.outputs_of = {task: tuple(names) for task, names in outputs.items()}
+        self.tasks = tuple(self.outputs_of)
+        self.count = 0
+        self.size = (0, 0)
+
+    @abstractmethod
+    def batch(self, rows: Rows) -> PictureBatch | Batch:
+        """The images and labels of these rows."""
+
+    def rows(self, size: int) -> Iterator[Tensor]:
+        """The rows of all images in order, long (B,), in batches of `size` but for the last."""
+        yield from torch.arange(self.count).split(size)
+
+    @abstractmethod
+    def losses(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Losses (B, T) against the labels of a batch, differentiable."""
+
+    @abstractmethod
+    def errors(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Errors (B, T): the share of a task's labels told wrongly, or `headstrong.metrics`."""
+
+    @abstractmethod
+    def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
+        """How far predictions (B, T) are from those of a reference, differentiable; see `attacks.hidden`."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the heads see, float32 (B, ...), of images (B, 3, H, W) in [0, 1]."""
+        found: Tensor = self.network.features(images)
+        return found.float()
+
+    def outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """What the heads say of features, by label or letter."""
+        found: dict[str, Tensor] = self.network.outputs(features)
+        return found
+
+    def folded(self) -> View:
+        """The same view with the network's batch norms folded into its convolutions, which is faster."""
+        found = copy.copy(self)
+        example = torch.full((1, 3, *self.size), 0.5, device=next(self.network.parameters()).device)
+        folded = fold_batch_norm(self.network, example)
+        found.network = folded.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+        return found
+
+
+class ClassView(View):
+    """Labels of a classifier of pictures, in groups."""
+
+    def __init__(
+        self, network: Network, classes: Mapping[str, Sequence[str]], outputs: Outputs, data: Path, limit: int | None
+    ) -> None:
+        super().__init__(network, outputs)
+        labels = [label for names in self.outputs_of.values() for label in names]
+        device = next(network.parameters()).device
+        self._pictures = PictureBatches(data, labels, device, limit, memory_bytes=IN_MEMORY)
+        for label in labels:
+            if list(classes[label]) != list(self._pictures.classes[label]):
+                raise BrokenFileError(f"{data}: other classes of '{label}' than the classifier knows; make both again")
+        self._pictures.release()
+        self.count, self.size = self._pictures.count, self._pictures.size
+
+    def batch(self, rows: Rows) -> PictureBatch:
+        return self._pictures.get(rows)
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: PictureBatch) -> Tensor:
+        def loss(label: str) -> Tensor:
+            return F.cross_entropy(outputs[label].float(), batch.labels[label], reduction="none")
+
+        return self._by_task({label: loss(label) for label in outputs})
+
+    def errors(self, outputs: Mapping[str, Tensor], batch: PictureBatch) -> Tensor:
+        return self._by_task(
+            {label: (found.argmax(dim=1) != batch.labels[label]).float() for label, found in outputs.items()}
+        )
+
+    def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
+        return self._by_task({label: kept_classes(found.float(), reference[label]) for label, found in outputs.items()})
+
+    def _by_task(self, by_label: Mapping[str, Tensor]) -> Tensor:
+        """(B, T): means over the labels of each task."""
+        columns = [torch.stack([by_label[label] for label in names]).mean(dim=0) for names in self.outputs_of.values()]
+        return torch.stack(columns, dim=1)
+
+
+class DenseView(View):
+    """Letters of a dense model, measured as it was trained; errors by `error_pixels` and `miou`."""
+
+    def __init__(
+        self,
+        network: Network,
+        description: Mapping[str, Any],
+        outputs: Outputs,
+        data: Path,
+        limit: int | None,
+        error_pixels: str,
+        miou: str,
+    ) -> None:
+        super().__init__(network, outputs)
+        self.letters = "".join(letter for names in self.outputs_of.values() for letter in names)
+        if len(self.letters) != len(self.tasks):
+            raise ConfigError(f"tasks {dict(outputs)}: a task of a dense model is one letter")
+        job = description["job"]
+        device = next(network.parameters()).device
+        how = {key: job[key] for key in ("curvature", "depth") if key in job}
+        self._batches = Batches(data, self.letters, device, limit, memory_bytes=IN_MEMORY, **how)
+        if "s" in self.letters and description["classes"] != len(self._batches.classes):
+            raise BrokenFileError(
+                f"{data}: has {len(self._batches.classes)} classes, the model knows {description['classes']}; train it "
+                "on the same data"
+            )
+        self._batches.release()
+        kept = json.loads(description.get("class_weights") or "null")
+        weights = None if kept is None else torch.tensor(kept, device=device)
+        pixels = "all" if job["loss_pixels"] == "all" else "valid"
+        self._loss: Any = {"pixels": pixels, "class_weights": weights, "normals": job.get("normals", "l1")}
+        self._error: Any = {"pixels": error_pixels, "miou": miou}
+        self.count, self.size = self._batches.count, self._batches.size
+
+    def batch(self, rows: Rows) -> Batch:
+        return self._batches.get(rows)
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        return per_sample_losses(dict(outputs), batch, self.letters, **self._loss)
+
+    def errors(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        return per_sample_errors(dict(outputs), batch, self.letters, **self._error)[0]
+
+    def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
+        columns = []
+        for letter in self.letters:
+            measure = kept_classes if letter == "s" else kept_values
+            columns.append(measure(outputs[letter].float(), reference[letter].float()))
+        return torch.stack(columns, dim=1)
+
+
+def open_view(
+    kind: str,
+    outputs: Outputs,
+    weights: Path,
+    data: Path,
+    device: torch.device | str,
+    *,
+    limit: int | None = None,
+    heads: bool = True,
+    seed: int = 0,
+    error_pixels: str = "valid",
+    miou: str = "labelled",
+) -> View:
+    """The view of these tasks: the network of `weights` and the images of `data`, the first `limit` of them.
+
+    kind: "classes" or "dense". heads: False leaves the real heads out too; the view's start from `seed`. Raises
+    MissingDataError or BrokenFileError for files that are not what they should be, ConfigError for tasks that are not.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"kind '{kind}' is unknown; choose {' or '.join(KINDS)}")
+    names = [name for group in outputs.values() for name in group]
+    if len(set(names)) < len(names) or not all(outputs.values()):
+        raise ConfigError(f"tasks {dict(outputs)}: each needs an output, and no two the same")
+    network, description = load_partial(weights, names, heads=heads, seed=seed, device=device)
+    found: View
+    if kind == "classes":
+        found = ClassView(network, description["classes"], outputs, data, limit)
+    else:
+        found = DenseView(network, description, outputs, data, limit, error_pixels, miou)
+    if found.count == 0:
+        raise MissingDataError(f"{data}: no images; make it again with at least one")
+    return found
