@@ -49,14 +49,15 @@ class Attacker:
         if attack.objective in OBJECTIVES:
             return self._pulled(attack, rows)
         batch, columns = self.view.batch(rows), self._columns(attack)
+        kept = [number for number in range(len(self.view.tasks)) if number not in columns]
         reference = self._reference(rows) if attack.stealth else {}
+        units = self.view.units(reference, batch)[:, columns] if attack.stealth else 1
 
         def value(points: Tensor) -> Tensor:
             outputs = self.view.outputs(self.view.features(points))
-            losses = self.view.losses(outputs, batch)[:, columns]
+            losses = self.view.losses(outputs, batch)[:, columns] / units
             if not attack.stealth:
                 return losses
-            kept = [number for number in range(len(self.view.tasks)) if number not in columns]
             return losses - attack.stealth * self.view.changes(outputs, reference)[:, kept].mean(dim=1, keepdim=True)
 
         return value

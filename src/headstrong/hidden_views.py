@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headstrong.attacks.balancers import FLOOR
 from headstrong.attacks.hidden import kept_classes, kept_values
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.picture_batches import PictureBatch, PictureBatches
@@ -65,6 +66,14 @@ class View(ABC):
     @abstractmethod
     def errors(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Errors (B, T): the share of a task's labels told wrongly, or `headstrong.metrics`."""
+
+    @abstractmethod
+    def units(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """What a loss (B, T) is divided by where it is weighed against changes of predictions.
+
+        outputs: of the clean images. The unit of classes is 1, of a dense task its loss on the clean image: losses of
+        dense tasks differ by orders of magnitude.
+        """
 
     @abstractmethod
     def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
@@ -119,6 +128,9 @@ class ClassView(View):
             {label: (found.argmax(dim=1) != batch.labels[label]).float() for label, found in outputs.items()}
         )
 
+    def units(self, outputs: Mapping[str, Tensor], batch: PictureBatch) -> Tensor:
+        return torch.ones(len(batch.index), len(self.tasks), device=batch.images.device)
+
     def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
         return self._by_task({label: kept_classes(found.float(), reference[label]) for label, found in outputs.items()})
 
@@ -170,6 +182,9 @@ class DenseView(View):
 
     def errors(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         return per_sample_errors(dict(outputs), batch, self.letters, **self._error)[0]
+
+    def units(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        return self.losses(outputs, batch).detach().clamp(min=FLOOR)
 
     def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
         columns = []
