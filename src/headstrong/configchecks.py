@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from headstrong import layouts
+from headstrong.attackconfig import AttackConfig
 from headstrong.config import TASKS_OF_SOURCE, Config, check_letters
 from headstrong.generatorconfig import GeneratorsConfig
+from headstrong.hiddenconfig import HiddenAttacksConfig
 from headstrong.layouts import BRANCHED
 from headstrong.pictureconfig import NetworkConfig
 
@@ -60,14 +62,22 @@ def _oversized_sets(config: Config) -> Iterator[Problem]:
 
 
 def _restarts_without_draws(config: Config) -> Iterator[Problem]:
-    start = config.protocol.resolved()["start"]
-    for name, attack in config.attack_families.items():
-        drawn = attack.stepper in ("pgd", "apgd") and (attack.start or start) == "uniform"
-        if attack.restarts > 1 and not drawn:
-            yield (
-                ("attacks", name, "restarts"),
-                f"{attack.restarts}: only pgd and apgd from a uniform start can restart",
-            )
+    protocol = config.protocol.resolved()
+    chosen: list[tuple[tuple[str, ...], AttackConfig | HiddenAttacksConfig, str]] = [
+        (("attacks", name), attack, protocol["start"]) for name, attack in config.attack_families.items()
+    ]
+    for name, family in config.hidden_families.items():
+        section, own = config.sections.get(family.section or ""), protocol
+        for switches in (section.protocol if section else None, family.protocol):
+            own = own if switches is None else switches.over(own)
+        chosen.append((("hidden", name, "attacks"), family.attacks, own["start"]))
+    for path, attack, start in chosen:
+        begins = (attack.start or start) if attack.stepper in ("pgd", "apgd") else "clean"
+        if attack.restarts > 1 and begins != "uniform":
+            yield (*path, "restarts"), f"{attack.restarts}: only pgd and apgd from a uniform start can restart"
+        if begins == "clean" and isinstance(attack, HiddenAttacksConfig) and "disruption" in attack.objectives:
+            said = "disruption has no slope at the clean image; use pgd or apgd from another start, or leave it out"
+            yield (*path, "objectives"), said
 
 
 def _attacked_sections(config: Config) -> Iterator[Problem]:

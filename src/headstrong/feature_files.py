@@ -4,13 +4,15 @@
     /forgetful/<epoch>   float32 (N, ...)   f1, of the copy after so many epochs of forgetting
     /mean_direction      float32 (...)      mean of f1 - f0 after the last epoch, over the attacker's training images
 
-File attributes: format, job (JSON), code, weights_sha256 (of the network attacked), complete. Everything in it was made
-by an attacker: it holds no label and no picture's name. Equal content gives equal bytes.
+File attributes: format, job (JSON), code, weights_sha256 (of the network attacked), test_sha256 (of the images' file),
+complete. Everything in it was made by an attacker: it holds no label and no picture's name. Equal content gives equal
+bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -50,14 +52,16 @@ def write_features(
                         name, shape, np.float32, chunks=(1, *shape[1:]), fletcher32=True, track_times=False
                     )
                 file[name][int(rows[0]) : int(rows[-1]) + 1] = values
-        file.create_dataset("mean_direction", data=mean_direction.float().cpu().numpy(), track_times=False)
+        mean = mean_direction.float().cpu().numpy()
+        file.create_dataset("mean_direction", data=mean, chunks=mean.shape, fletcher32=True, track_times=False)
         file.attrs.update(attributes)
         file.attrs["format"] = FORMAT
         file.attrs["complete"] = 1
 
 
 class FeatureFile:
-    """Reads what `write_features` wrote: `epochs`, `count`, `job` (JSON), `weights_sha256`, and features by row.
+    """Reads what `write_features` wrote: features by row, `epochs`, `count`, and the attributes `job` (JSON),
+    `weights_sha256` and `test_sha256`.
 
     Raises MissingDataError where there is no file, BrokenFileError for another or a damaged one.
     """
@@ -70,12 +74,20 @@ class FeatureFile:
             self._file = h5py.File(path, "r", locking=False)
         except OSError as error:
             raise BrokenFileError(f"{path}: truncated or not HDF5; {_REMEDY}") from error
+        try:
+            with self._damaged("its description"):
+                self._load_description()
+        except BrokenFileError:
+            self._file.close()
+            raise
+
+    def _load_description(self) -> None:
         attributes = self._file.attrs
         if attributes.get("format") != FORMAT or int(attributes.get("complete", 0)) != 1:
-            self._file.close()
-            raise BrokenFileError(f"{path}: not features of headstrong ({FORMAT}), or not whole; {_REMEDY}")
+            raise BrokenFileError(f"{self.path}: not features of headstrong ({FORMAT}), or not whole; {_REMEDY}")
         self.job = str(attributes["job"])
         self.weights_sha256 = str(attributes["weights_sha256"])
+        self.test_sha256 = str(attributes["test_sha256"])
         self.epochs = tuple(sorted(int(epoch) for epoch in self._file["forgetful"]))
         self.count = len(self._file["original"])
 
@@ -101,10 +113,17 @@ class FeatureFile:
 
     def mean_direction(self) -> Tensor:
         """The mean of f1 - f0 over the training images, float32 (...)."""
-        return torch.from_numpy(self._file["mean_direction"][()])
+        with self._damaged("mean_direction"):
+            return torch.from_numpy(self._file["mean_direction"][()])
 
     def _read(self, name: str, rows: Tensor) -> Tensor:
-        try:
+        with self._damaged(name):
             return torch.from_numpy(self._file[name][rows.numpy()])
-        except (OSError, KeyError) as error:
+
+    @contextlib.contextmanager
+    def _damaged(self, name: str) -> Iterator[None]:
+        """Turn what h5py raises on damaged files into one line a person can act on."""
+        try:
+            yield
+        except (OSError, KeyError, RuntimeError) as error:
             raise BrokenFileError(f"{self.path}: {name} cannot be read; {_REMEDY}") from error

@@ -26,7 +26,7 @@ from headstrong.feature_files import write_features
 from headstrong.hidden_views import View, open_view
 from headstrong.jobs import ForgettingJob, to_dict
 from headstrong.loop import Run, rate_at, train_run
-from headstrong.models.partial import backbone_parts, head_state, heads_of
+from headstrong.models.partial import backbone_parts, head_state, heads_of, last_blocks
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import code_digest, file_digest, settings_json, write_atomically
 from headstrong.runtime import PRECISIONS, autocast, reproducible, seeded_layers
@@ -79,7 +79,7 @@ def forget(
         kept = {job.probe_epochs + epoch: work / f"epoch-{epoch}.safetensors" for epoch in (0, *job.curve)}
 
         def finish(table: str) -> None:
-            forgetting.check()
+            forgetting.check(forgetting.run.epochs)
             copies = {epoch: read_tensors(kept[job.probe_epochs + epoch])[0] for epoch in job.curve}
             own = head_state(view.network)
             if job.probe_epochs:
@@ -87,7 +87,7 @@ def forget(
                 own = {name: probed[name] for name in own}
             tests = open_view(job.kind, outputs, victim, test, device, **how)
             facts = {"code": code, "weights_sha256": file_digest(victim)}
-            _write_features(features, job, view, tests, copies, facts)
+            _write_features(features, job, view, tests, copies, {**facts, "test_sha256": file_digest(test)})
             write_atomically(history, table)
             tensors = {f"copy.{name}": value for name, value in forgetting.network.state_dict().items()}
             if job.access == "backbone":
@@ -116,6 +116,8 @@ def check_job(job: ForgettingJob) -> None:
     for key, least in (("epochs", 1), ("batch_size", 1), ("probe_epochs", 0)):
         if getattr(job, key) < least:
             raise ConfigError(f"forgetting {job.id}: {key} {getattr(job, key)}; expected at least {least}")
+    if job.layers is not None and job.layers < 1:
+        raise ConfigError(f"forgetting {job.id}: layers {job.layers}; expected at least 1, or none for all")
     if job.probe_epochs and job.access == "heads":
         raise ConfigError(f"forgetting {job.id}: probe_epochs {job.probe_epochs}; who has the real heads trains none")
     if not job.curve or job.curve[-1] != job.epochs or list(job.curve) != sorted(set(job.curve)) or job.curve[0] < 1:
@@ -128,10 +130,10 @@ class Forgetting:
     def __init__(self, job: ForgettingJob, view: View) -> None:
         self.job, self.view = job, view
         self.network: Any = copy.deepcopy(view.network)
-        parts = backbone_parts(self.network)
-        if job.layers is not None and job.layers > len(parts):
-            raise ConfigError(f"forgetting {job.id}: layers {job.layers}; the backbone has {len(parts)} parts")
-        self._trained = parts if job.layers is None else parts[-job.layers :]
+        try:
+            self._trained = last_blocks(backbone_parts(self.network), job.layers)
+        except ConfigError as error:
+            raise ConfigError(f"forgetting {job.id}: {error}") from None
         self._heads = heads_of(self.network)
         self._size = min(job.batch_size, view.count)
         self._phase: bool | None = None
@@ -154,26 +156,35 @@ class Forgetting:
         device = batch.images.device
         seed = derive_seed(self.job.seed, "layers", epoch, number)
         with seeded_layers(seed, device), autocast(self.job.precision, device):
-            with torch.set_grad_enabled(not probing):
-                features = self.network.features(batch.images)
-            outputs = self.network.outputs(features)
-        outputs = {name: output.float() for name, output in outputs.items()}
+            outputs = self._outputs(batch.images, probing)
         losses = self.view.losses(outputs, batch).mean(dim=0)
         self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         self.optimizer.step()
         return losses.detach()
 
+    def _outputs(self, images: Tensor, probing: bool) -> dict[str, Tensor]:
+        try:
+            with torch.set_grad_enabled(not probing):
+                features = self.network.features(images)
+            return {name: output.float() for name, output in self.network.outputs(features).items()}
+        except ValueError as error:  # batch norm, of one number
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"forgetting {self.job.id}: cannot learn from batches of {len(images)} images ({reason}); raise "
+                "batch_size or samples, or use larger images"
+            ) from error
+
     def keep(self, path: Path, epoch: int) -> None:
         """Write the copy as it is after so many epochs, probing included."""
-        self.check()
+        self.check(epoch)
         write_tensors(path, self.network.state_dict(), {"format": FORMAT, "epoch": epoch})
 
-    def check(self) -> None:
-        """DivergedError where a weight is not a number."""
+    def check(self, epoch: int) -> None:
+        """DivergedError where a weight is not a number after so many epochs, probing included."""
         for name, tensor in self.network.state_dict().items():
             if not torch.isfinite(tensor).all():
-                rate = self.job.learning_rate
+                rate = self._rate(epoch - 1)
                 raise DivergedError(
                     f"forgetting {self.job.id}: {name} is not finite; lower the learning rate ({rate:g})"
                 )

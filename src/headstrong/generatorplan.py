@@ -121,8 +121,10 @@ class GeneratorPlan:
             samples=settings.samples,
             batch_size=evaluation.batch_size,
             examples=settings.examples,
-            error_pixels=protocol["error_pixels"],
-            miou=protocol["miou"],
+            error_pixels="valid"
+            if settings.classifiers
+            else protocol["error_pixels"],  # of classes they change nothing
+            miou="labelled" if settings.classifiers else protocol["miou"],
             seed=derive_seed(self.config.study.seed, "generated"),
         )
 

@@ -8,20 +8,25 @@ Source: Zhe et al. (arXiv 2405.15244); the reconstruction is described in `attac
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from headstrong.attacks.hidden import OBJECTIVES, Pull
+from headstrong.attacks.hidden import DIRECTIONS, OBJECTIVES, Pull
 from headstrong.attacks.run import check_method, climb
 from headstrong.errors import BrokenFileError, ConfigError
 from headstrong.feature_files import FeatureFile
+from headstrong.hidden_measures import changes, folded, units
 from headstrong.hidden_views import Outputs, View, open_view
 from headstrong.jobs import HiddenAttackJob
+from headstrong.models.partial import head_state
 from headstrong.models.store import read_tensors
+from headstrong.provenance import file_digest
 
 ON_TASKS = ("dgba", "total", "single")
 CONTROLS = ("oracle", "noise")
@@ -51,14 +56,14 @@ class Attacker:
         batch, columns = self.view.batch(rows), self._columns(attack)
         kept = [number for number in range(len(self.view.tasks)) if number not in columns]
         reference = self._reference(rows) if attack.stealth else {}
-        units = self.view.units(reference, batch)[:, columns] if attack.stealth else 1
+        unit = units(self.view, reference, batch)[:, columns] if attack.stealth else 1
 
         def value(points: Tensor) -> Tensor:
             outputs = self.view.outputs(self.view.features(points))
-            losses = self.view.losses(outputs, batch)[:, columns] / units
+            losses = self.view.losses(outputs, batch)[:, columns] / unit
             if not attack.stealth:
                 return losses
-            return losses - attack.stealth * self.view.changes(outputs, reference)[:, kept].mean(dim=1, keepdim=True)
+            return losses - attack.stealth * changes(self.view, outputs, reference)[:, kept].mean(dim=1, keepdim=True)
 
         return value
 
@@ -74,8 +79,8 @@ class Attacker:
             features = self.view.features(points)
             found = pull.values(features, original, direction)
             if attack.stealth:
-                changes = self.view.changes(self.view.outputs(features), reference)
-                found = found - attack.stealth * changes.mean(dim=1)
+                moved = changes(self.view, self.view.outputs(features), reference)
+                found = found - attack.stealth * moved.mean(dim=1)
             return found[:, None]
 
         return value
@@ -119,18 +124,29 @@ def open_attacker(
     Raises BrokenFileError where these are of another network or of other images, and what `open_view` raises.
     """
     view = open_view(kind, visible, victim, test, device, limit=limit, heads=access == "heads")
-    if access == "backbone":
-        tensors, _ = read_tensors(copies, lambda name: name.startswith("own."))
-        own = {name.removeprefix("own."): tensor for name, tensor in tensors.items()}
-        wrong = view.network.load_state_dict(own, strict=False).unexpected_keys if own else ["none"]
-        if wrong:
-            raise BrokenFileError(f"{copies}: not heads for this network ({wrong[0]}); delete it and forget again")
+    own = _load_own_heads(view, copies) if access == "backbone" else None
     forgetful = FeatureFile(features)
     if forgetful.count < view.count:
         raise BrokenFileError(
             f"{features}: {forgetful.count} images, expected {view.count}; delete it and forget again"
         )
-    return Attacker(view.folded(), forgetful)
+    if forgetful.test_sha256 != file_digest(test):
+        raise BrokenFileError(f"{features}: of other images than {test} has; delete it and forget again")
+    made = {"job": json.loads(forgetful.job), "weights_sha256": forgetful.weights_sha256}
+    if own is not None and {key: own.get(key) for key in made} != made:
+        raise BrokenFileError(f"{copies}: of another forgetting than {features}; delete both and forget again")
+    return Attacker(folded(view), forgetful)
+
+
+def _load_own_heads(view: View, copies: Path) -> dict[str, Any]:
+    """Put the attacker's own heads into the view's network; what the file of copies says of itself."""
+    tensors, description = read_tensors(copies, lambda name: name.startswith("own."))
+    own = {name.removeprefix("own."): tensor for name, tensor in tensors.items()}
+    expected = {name: tensor.shape for name, tensor in head_state(view.network).items()}
+    if {name: tensor.shape for name, tensor in own.items()} != expected:
+        raise BrokenFileError(f"{copies}: not heads for this network; delete it and forget again")
+    view.network.load_state_dict(own, strict=False)
+    return description
 
 
 def check_attack(attack: HiddenAttackJob) -> None:
@@ -141,7 +157,12 @@ def check_attack(attack: HiddenAttackJob) -> None:
         raise ConfigError(f"objective '{attack.objective}' is unknown; choose one of {', '.join(known)}")
     if attack.objective in OBJECTIVES:
         Pull(attack.objective, attack.distance, attack.delta, attack.reach)
-    if attack.stealth < 0 or (attack.stealth and attack.objective not in (*OBJECTIVES, "oracle")):
-        raise ConfigError(f"attack {attack.method.name}: stealth {attack.stealth:g}; expected 0 or, of features, more")
+    if attack.direction not in DIRECTIONS:
+        raise ConfigError(f"direction '{attack.direction}' is unknown; choose one of {', '.join(DIRECTIONS)}")
+    if not attack.stealth >= 0 or (attack.stealth and attack.objective not in (*OBJECTIVES, "oracle")):
+        stealthy = ", ".join((*OBJECTIVES, "oracle"))
+        raise ConfigError(
+            f"attack {attack.method.name}: stealth {attack.stealth:g}; expected 0, or more of {stealthy} only"
+        )
     if (attack.objective == "noise") != (attack.method.stepper == "noise"):
         raise ConfigError(f"attack {attack.method.name}: objective and stepper must both be noise, or none")

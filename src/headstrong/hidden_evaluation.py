@@ -36,6 +36,7 @@ from headstrong.data.hdf5_files import FILE_FORMAT
 from headstrong.data.pictures import PictureFile
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError
 from headstrong.hidden_attackers import Attacker, check_attack, open_attacker
+from headstrong.hidden_measures import errors, folded
 from headstrong.hidden_views import View, open_view
 from headstrong.jobs import HiddenAttackJob, HiddenJob, to_dict
 from headstrong.progress import BatchProgress
@@ -74,8 +75,7 @@ def evaluate(
     _check_job(job, forgettings)
     outputs = dict(job.tasks)
     with reproducible(device, threads), contextlib.ExitStack() as stack:
-        how: dict[str, Any] = {"limit": job.samples, "error_pixels": job.error_pixels, "miou": job.miou}
-        judge = open_view(job.kind, outputs, victim, test, device, **how).folded()
+        judge = folded(open_view(job.kind, outputs, victim, test, device, limit=job.samples))
         visible = {task: names for task, names in outputs.items() if task != job.hidden}
         attackers = {"": Attacker(judge)}  # of noise, which sees nothing, and the oracle, which may see all
         for access, (copies, features) in forgettings.items():
@@ -142,9 +142,9 @@ class _Bench:
             original = file.original(rows)
             for epoch in (0, *file.epochs):
                 features = file.forgetful(rows, epoch) if epoch else original
-                errors = self._errors(features, rows)
+                found = self._errors(features, rows)
                 for column, task in enumerate(self.judge.tasks):
-                    parts.setdefault(f"{epoch}/{task}/error", []).append(errors[:, column].cpu())
+                    parts.setdefault(f"{epoch}/{task}/error", []).append(found[:, column].cpu())
                 parts.setdefault(f"{epoch}/distance", []).append(_relative_distance(features, original))
         return {place: torch.cat(values).numpy() for place, values in parts.items()}
 
@@ -156,7 +156,10 @@ class _Bench:
     @torch.no_grad()
     def _errors(self, features: Tensor, rows: Tensor) -> Tensor:
         batch = self.judge.batch(rows)
-        return self.judge.errors(self.judge.outputs(features.to(batch.images.device)), batch)
+        return self._errors_of(self.judge.outputs(features.to(batch.images.device)), batch)
+
+    def _errors_of(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
+        return errors(self.judge, outputs, batch, error_pixels=self.job.error_pixels, miou=self.job.miou)
 
     @torch.no_grad()
     def _measure(self, rows: Tensor, images: Tensor | None) -> Measured:
@@ -166,7 +169,7 @@ class _Bench:
         change = (shown - batch.images).flatten(1)
         sizes = torch.stack([change.abs().amax(dim=1), change.norm(dim=1)], dim=1)
         return Measured(
-            *(_numpy(v) for v in (self.judge.losses(outputs, batch), self.judge.errors(outputs, batch), sizes))
+            *(_numpy(v) for v in (self.judge.losses(outputs, batch), self._errors_of(outputs, batch), sizes))
         )
 
     def _whole(self, parts: list[Measured], where: str) -> Measured:

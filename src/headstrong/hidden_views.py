@@ -1,8 +1,10 @@
 """What someone sees of a multi-task network and its images: some of the tasks, and of the other tasks nothing.
 
 A view of the visible tasks is all that an attacker of a hidden task owns. It is opened with the names of those tasks;
-heads and labels of others are not read from the files, so they are in no object that a view leads to. Nor is the data
-file itself, or a picture's name, which in some data sets tells its class.
+heads of others are not read from the file, and neither labels nor names of others are kept, so they are in no object
+that a view leads to. Nor is the data file itself, or a picture's name, which in some data sets tells its class.
+
+What is measured on a view is in `headstrong.hidden_measures`, so that an edit there makes no copy forget again.
 
 A task of a classifier is a group of its labels, a task of a dense model one letter. `Outputs` maps each task to what
 the network gives for it, e.g. {"hair": ("Black_Hair", "Blond_Hair")} or {"d": ("d",)}.
@@ -10,7 +12,6 @@ the network gives for it, e.g. {"hair": ("Black_Hair", "Blond_Hair")} or {"d": (
 
 from __future__ import annotations
 
-import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from headstrong.attacks.balancers import FLOOR
-from headstrong.attacks.hidden import kept_classes, kept_values
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.picture_batches import PictureBatch, PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
-from headstrong.folding import fold_batch_norm
 from headstrong.losses import per_sample_losses
-from headstrong.metrics import per_sample_errors
 from headstrong.models.partial import Network, load_partial
 
 KINDS = ("classes", "dense")
@@ -41,7 +38,7 @@ class View(ABC):
     """Some tasks of one network, and images with the labels of these tasks.
 
     tasks: their names, in order, which is that of every T below. count: images of size (H, W). network: as trained, in
-    evaluation mode, its weights without gradients. Losses and errors of an image do not depend on others of its batch.
+    evaluation mode, its weights without gradients. Losses of an image do not depend on others of its batch.
     """
 
     def __init__(self, network: Network, outputs: Outputs) -> None:
@@ -63,22 +60,6 @@ class View(ABC):
     def losses(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Losses (B, T) against the labels of a batch, differentiable."""
 
-    @abstractmethod
-    def errors(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
-        """Errors (B, T): the share of a task's labels told wrongly, or `headstrong.metrics`."""
-
-    @abstractmethod
-    def units(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
-        """What a loss (B, T) is divided by where it is weighed against changes of predictions.
-
-        outputs: of the clean images. The unit of classes is 1, of a dense task its loss on the clean image: losses of
-        dense tasks differ by orders of magnitude.
-        """
-
-    @abstractmethod
-    def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
-        """How far predictions (B, T) are from those of a reference, differentiable; see `attacks.hidden`."""
-
     def features(self, images: Tensor) -> Tensor:
         """What the heads see, float32 (B, ...), of images (B, 3, H, W) in [0, 1]."""
         found: Tensor = self.network.features(images)
@@ -87,14 +68,6 @@ class View(ABC):
     def outputs(self, features: Tensor) -> dict[str, Tensor]:
         """What the heads say of features, by label or letter."""
         found: dict[str, Tensor] = self.network.outputs(features)
-        return found
-
-    def folded(self) -> View:
-        """The same view with the network's batch norms folded into its convolutions, which is faster."""
-        found = copy.copy(self)
-        example = torch.full((1, 3, *self.size), 0.5, device=next(self.network.parameters()).device)
-        folded = fold_batch_norm(self.network, example)
-        found.network = folded.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         return found
 
 
@@ -121,27 +94,16 @@ class ClassView(View):
         def loss(label: str) -> Tensor:
             return F.cross_entropy(outputs[label].float(), batch.labels[label], reduction="none")
 
-        return self._by_task({label: loss(label) for label in outputs})
+        return self.by_task({label: loss(label) for label in outputs})
 
-    def errors(self, outputs: Mapping[str, Tensor], batch: PictureBatch) -> Tensor:
-        return self._by_task(
-            {label: (found.argmax(dim=1) != batch.labels[label]).float() for label, found in outputs.items()}
-        )
-
-    def units(self, outputs: Mapping[str, Tensor], batch: PictureBatch) -> Tensor:
-        return torch.ones(len(batch.index), len(self.tasks), device=batch.images.device)
-
-    def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
-        return self._by_task({label: kept_classes(found.float(), reference[label]) for label, found in outputs.items()})
-
-    def _by_task(self, by_label: Mapping[str, Tensor]) -> Tensor:
+    def by_task(self, by_label: Mapping[str, Tensor]) -> Tensor:
         """(B, T): means over the labels of each task."""
         columns = [torch.stack([by_label[label] for label in names]).mean(dim=0) for names in self.outputs_of.values()]
         return torch.stack(columns, dim=1)
 
 
 class DenseView(View):
-    """Letters of a dense model, measured as it was trained; errors by `error_pixels` and `miou`."""
+    """Letters of a dense model; losses as in its training."""
 
     def __init__(
         self,
@@ -150,8 +112,6 @@ class DenseView(View):
         outputs: Outputs,
         data: Path,
         limit: int | None,
-        error_pixels: str,
-        miou: str,
     ) -> None:
         super().__init__(network, outputs)
         self.letters = "".join(letter for names in self.outputs_of.values() for letter in names)
@@ -171,7 +131,6 @@ class DenseView(View):
         weights = None if kept is None else torch.tensor(kept, device=device)
         pixels = "all" if job["loss_pixels"] == "all" else "valid"
         self._loss: Any = {"pixels": pixels, "class_weights": weights, "normals": job.get("normals", "l1")}
-        self._error: Any = {"pixels": error_pixels, "miou": miou}
         self.count, self.size = self._batches.count, self._batches.size
 
     def batch(self, rows: Rows) -> Batch:
@@ -179,19 +138,6 @@ class DenseView(View):
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         return per_sample_losses(dict(outputs), batch, self.letters, **self._loss)
-
-    def errors(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        return per_sample_errors(dict(outputs), batch, self.letters, **self._error)[0]
-
-    def units(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        return self.losses(outputs, batch).detach().clamp(min=FLOOR)
-
-    def changes(self, outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensor:
-        columns = []
-        for letter in self.letters:
-            measure = kept_classes if letter == "s" else kept_values
-            columns.append(measure(outputs[letter].float(), reference[letter].float()))
-        return torch.stack(columns, dim=1)
 
 
 def open_view(
@@ -204,8 +150,6 @@ def open_view(
     limit: int | None = None,
     heads: bool = True,
     seed: int = 0,
-    error_pixels: str = "valid",
-    miou: str = "labelled",
 ) -> View:
     """The view of these tasks: the network of `weights` and the images of `data`, the first `limit` of them.
 
@@ -222,7 +166,7 @@ def open_view(
     if kind == "classes":
         found = ClassView(network, description["classes"], outputs, data, limit)
     else:
-        found = DenseView(network, description, outputs, data, limit, error_pixels, miou)
+        found = DenseView(network, description, outputs, data, limit)
     if found.count == 0:
         raise MissingDataError(f"{data}: no images; make it again with at least one")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -28,7 +29,7 @@ class ForgettingConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 on a GPU that has it, else float32."
     )
-    layers: PositiveInt | None = Field(None, description="So many of the backbone's last parts learn; null: all.")
+    layers: PositiveInt | None = Field(None, description="So many of the backbone's last blocks learn; null: all.")
     train_heads: bool = Field(False, description="true: the copy's heads learn too; false: they stay as they are.")
     probe_epochs: PositiveInt = Field(
         3, description="Access backbone: passes in which the attacker's own heads learn, on the backbone as it is."
@@ -64,10 +65,12 @@ class HiddenAttacksConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> HiddenAttacksConfig:
-        for key in ("objectives", "stealth", "norm", "epsilon"):
-            values = getattr(self, key)
+        named: dict[str, Sequence[str]] = {"objectives": self.objectives, "norm": self.norm}
+        named["stealth"] = [f"{value:g}" for value in self.stealth]  # as attacks are called
+        named["epsilon"] = [f"{value * 255:g}" for value in self.epsilon]
+        for key, values in named.items():
             if len(set(values)) < len(values):
-                raise ValueError(f"{key} {values}: each at most once")
+                raise ValueError(f"{key} {getattr(self, key)}: each at most once, told apart by six digits")
         if "linf" in self.norm and max(self.epsilon) > 1:
             largest = max(self.epsilon)
             raise ValueError(f"epsilon {largest:g}: images live in [0, 1]; {largest:g}/255 is {largest / 255:.6g}")

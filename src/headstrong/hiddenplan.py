@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headstrong.hiddenconfig import ForgettingConfig, HiddenConfig
 
 PULLED = ("cf", "cf_delta", "disruption")  # by features
+SIZES = ("linf", "l2")  # lie beside the tasks in an evaluation
 ON_TASKS = ("dgba", "total", "single")  # by the visible tasks
 
 
@@ -113,6 +114,8 @@ class HiddenPlan:
         """What the evaluation of this turn needs to know."""
         turn = self._turns_by_id[turn_id]
         settings, protocol = self._settings(turn.family), self._protocol(turn.family)
+        if self._kind(turn.family) == "classes":  # of which these change nothing
+            protocol |= {"error_pixels": "valid", "miou": "labelled"}
         return HiddenJob(
             family=turn.family,
             kind=self._kind(turn.family),
@@ -159,6 +162,9 @@ class HiddenPlan:
         unknown = [task for task in chosen if task not in tasks]
         if unknown:
             raise ConfigError(f"config: hidden.{family}.hide: no task {unknown[0]!r}; there are {', '.join(tasks)}")
+        sizes = [task for task in tasks if task in SIZES]
+        if sizes:
+            raise ConfigError(f"config: hidden.{family}: a task cannot be called {sizes[0]!r}; give it another name")
         letters = self._kind(family) == "dense"
         for task in chosen:
             yield Turn(f"{family}-{file_safe(task) if letters else task}", family, task)

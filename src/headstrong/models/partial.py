@@ -46,13 +46,16 @@ def load_partial(
     if absent or not outputs:
         has = ", ".join(known)
         raise ConfigError(f"{path}: has no output {', '.join(absent) or 'to give'}; it has {has}")
+    # Before it is built: with fewer tasks, such a network has other parts than its file.
+    if description.get("layout") is not None or description.get("encoder") == "mtan":
+        raise ConfigError(
+            f"{path}: the tasks of {description['encoder']} do not all see the same features; use another"
+        )
     try:
         network = makers[description["format"]](path, description, list(outputs), heads, seed)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (ConfigError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BrokenFileError(f"{path}: its tensors are not those of what it names ({reason}); {_REMEDY}") from error
-    if isinstance(network, MultiTaskModel) and not network.shares_features:
-        raise ConfigError(f"{path}: the tasks of {network.encoder_name} do not all see the same features; use another")
     placed = to_device(network, device) if isinstance(network, Classifier) else use_channels_last(network.to(device))
     return placed.eval(), _reduced(description, outputs)
 
@@ -115,16 +118,29 @@ def heads_of(network: Network) -> nn.Module:
 
 
 def backbone_parts(network: Network) -> list[nn.Module]:
-    """The parts of a network before its heads that have parameters, from the image on; what `layers` counts."""
+    """The parts of a network before its heads, from the image on; together they are all of it.
+
+    A part is a residual block, or whatever else is no mere sequence or list of parts: a convolution, a batch norm, a
+    dropout.
+    """
     bodies = [network.backbone, network.embedding] if isinstance(network, Classifier) else [network.encoder]
-    found: list[nn.Module] = []
-    for body in bodies:
-        inside = [part for part in body.children() if any(True for _ in part.parameters())]
-        # A body that is one long sequence has that sequence's layers for parts.
-        while len(inside) == 1:
-            within = [part for part in inside[0].children() if any(True for _ in part.parameters())]
-            if not within:
-                break
-            inside = within
-        found += inside
-    return found
+    return [part for body in bodies for child in body.children() for part in _parts(child)]
+
+
+def last_blocks(parts: list[nn.Module], count: int | None) -> list[nn.Module]:
+    """Of these parts the last `count` that have parameters, and those without that follow; None: all.
+
+    Raises ConfigError where there are not so many.
+    """
+    if count is None:
+        return parts
+    places = [place for place, part in enumerate(parts) if any(True for _ in part.parameters())]
+    if count > len(places):
+        raise ConfigError(f"layers {count}; the backbone has {len(places)} blocks")
+    return parts[places[-count] :]
+
+
+def _parts(part: nn.Module) -> list[nn.Module]:
+    if isinstance(part, nn.Sequential | nn.ModuleList):
+        return [block for child in part.children() for block in _parts(child)]
+    return [part]
