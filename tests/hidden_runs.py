@@ -210,12 +210,12 @@ def forgetting_job(made: Family, access: str, **changes: Any) -> ForgettingJob:
     return dataclasses.replace(base, **changes)
 
 
-def forget(folder: Path, made: Family, access: str, **changes: Any) -> tuple[Path, Path]:
+def forget(folder: Path, made: Family, access: str, device: str = "cpu", **changes: Any) -> tuple[Path, Path]:
     """Weights and features of the forgetful copy."""
     weights, features = folder / f"{access}.safetensors", folder / f"{access}.h5"
     forgetting.forget(
         forgetting_job(made, access, **changes), made.victim, made.train, made.test, weights, features,
-        history=folder / f"{access}.csv", work=folder / f"work-{access}", device="cpu", threads=1,
+        history=folder / f"{access}.csv", work=folder / f"work-{access}", device=device, threads=1,
         checkpoint_minutes=1e9, code="test",
     )  # fmt: skip
     return weights, features
@@ -275,9 +275,9 @@ def hidden_job(made: Family, attacks: Any, **changes: Any) -> HiddenJob:
     return dataclasses.replace(base, **changes)
 
 
-def evaluate(made: Family, job: HiddenJob, output: Path) -> Path:
+def evaluate(made: Family, job: HiddenJob, output: Path, device: str = "cpu") -> Path:
     hidden_evaluation.evaluate(
-        job, made.victim, made.test, made.forgettings, output, device="cpu", threads=1, code="c0de"
+        job, made.victim, made.test, made.forgettings, output, device=device, threads=1, code="c0de"
     )
     return output
 
