@@ -113,7 +113,7 @@ def test_every_dense_task_loses_to_its_own_perturbation(method, mode, dense, tmp
                 float(victim.losses(x, rows).mean())
                 for x in (images, perturbed(images, random_signs(images, job.epsilon)), perturbed(images, made))
             )
-        assert attacked > 1.1 * max(clean, noisy), task
+        assert attacked > 1.3 * max(clean, noisy), task
     assert list(history_of(tmp_path)[0]) == ["epoch", "learning_rate", "loss_s", "loss_d", "loss_n"]
 
 

@@ -14,6 +14,7 @@ STUDY = """
 study: {name: importance}
 plan: null
 generators: null
+hidden: null
 classifiers: null
 pictures:
   domains: null

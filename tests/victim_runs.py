@@ -76,10 +76,10 @@ def class_victims(folder: Path) -> Files:
 
 
 def dense_victims(folder: Path) -> Files:
-    """DMTL's network, trained for a moment as MTAN trains it, and its images."""
+    """DMTL's network, trained as MTAN trains it until it looks at its images, and these."""
     data = evaluation_runs.write_data(folder / "train.h5", 16, 0)
     job = training_runs.job_with(
-        encoder="segnet", tasks="sdn", weights=(1.0, 1.0, 1.0), depth="metres", normals="cosine", epochs=12,
+        encoder="segnet", tasks="sdn", weights=(1.0, 1.0, 1.0), depth="metres", normals="cosine", epochs=40,
         batch_size=8, learning_rate=5e-3, output_start="mean", loss_pixels="valid", class_weights="prior",
     )  # fmt: skip
     weights = training_runs.run(folder, job, data)
