@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data.build import build_split
-from headstrong.data.cache import FILE_FORMAT, SplitFile
+from headstrong.data.cache import SplitFile
+from headstrong.data.hdf5_files import FILE_FORMAT
 
 Arrays = dict[str, NDArray[Any]]
 BATCH = 32

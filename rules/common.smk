@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
+from headstrong.data.acquire import DATASETS
 from headstrong.data.build import code_modules, picture_modules
 from headstrong.jobs import to_dict
 from headstrong.provenance import code_digest, settings_json, training_code

@@ -5,6 +5,7 @@ rule build_data:
     output:
         cache=f"{RESULTS}/data/{{split}}.h5",
         record=f"{RESULTS}/data/{{split}}.json",
+        manifest=f"{RESULTS}/data/{{split}}.manifest.json",
     log:
         f"{RESULTS}/logs/build_data/{{split}}.log",
     benchmark:
@@ -28,6 +29,7 @@ rule build_pictures:
     output:
         cache=f"{RESULTS}/pictures/{{pictures}}/{{domain}}/{{split}}.h5",
         record=f"{RESULTS}/pictures/{{pictures}}/{{domain}}/{{split}}.json",
+        manifest=f"{RESULTS}/pictures/{{pictures}}/{{domain}}/{{split}}.manifest.json",
     log:
         f"{RESULTS}/logs/build_pictures/{{pictures}}/{{domain}}/{{split}}.log",
     benchmark:

@@ -133,7 +133,9 @@ def test_damage_inside_is_noticed_or_harmless(split_path, tmp_path):
 
     def read(path):
         with cache.SplitFile(path) as split:
-            return [split.read_images(range(7)), *(split.read_target(letter, range(7)) for letter in "sEn")]
+            labels = [split.read_target(letter, range(7)) for letter in "sEn"]
+            told = [split.names, split.classes, sorted(split.settings), split.dataset, split.code]
+            return [split.read_images(range(7)), split.read_valid(range(7)), *labels, *told]
 
     truth = read(split_path)
     damaged, noticed = tmp_path / "damaged.h5", 0
@@ -148,6 +150,26 @@ def test_damage_inside_is_noticed_or_harmless(split_path, tmp_path):
         else:
             assert all(np.array_equal(one, other) for one, other in zip(found, truth, strict=True)), position
     assert noticed > 100
+
+
+def test_a_letter_changed_in_names_or_attributes_is_noticed(split_path, tmp_path):
+    whole = split_path.read_bytes()
+    damaged = tmp_path / "damaged.h5"
+    for text in (b"frame 3", b"floor", b'"seed": 3', b"rooms", b"0123"):
+        for position in range(whole.index(text), whole.index(text) + len(text)):
+            changed = bytearray(whole)
+            changed[position] ^= 0x01
+            damaged.write_bytes(changed)
+            with pytest.raises(BrokenFileError, match=r"damaged\.h5"):
+                cache.SplitFile(damaged)
+
+
+def test_every_chunk_has_gone_through_every_filter(split_path):
+    """HDF5 may leave a filter out of a chunk that it does not make smaller, and its checksum with it."""
+    with h5py.File(split_path) as file:
+        for data in (file["rgb"], file["valid"], *file["targets"].values()):
+            masks = {data.id.get_chunk_info(number).filter_mask for number in range(data.id.get_num_chunks())}
+            assert (masks, data.id.get_num_chunks()) == ({0}, 7)
 
 
 def test_foreign_and_unfinished_files_are_refused(split_path, tmp_path):

@@ -272,7 +272,7 @@ def test_office31_is_found_by_its_own_name_and_must_be_whole_unless_some_are_ask
 
 def test_a_source_that_makes_pictures_is_asked_for_as_many_as_wanted(tmp_path, monkeypatch):
     def samples(*asked):
-        assert asked == (5, "room", "test", 3, SIZE, 2)
+        assert asked == (5, "room", "test", 3, SIZE, 2, 0)
         return map(picture, range(3))
 
     stand_in = types.ModuleType("stand_in")

@@ -2,43 +2,18 @@
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from headstrong import tasks
+from headstrong.configfiles import parse
 from headstrong.data import taskonomy
 from headstrong.data.build import build_split
 from headstrong.data.cache import SplitFile
-from headstrong.errors import BrokenFileError, MissingDataError
-
-SIZE = (64, 64)
-WRITTEN = {letter: names[0] for letter, names in taskonomy.DOMAINS.items()}
-
-
-def images(seed: int) -> dict[str, np.ndarray]:
-    """One view: what the PNG of each domain holds."""
-    rng = np.random.default_rng(seed)
-    found = {letter: rng.integers(0, 65536, SIZE, dtype=np.uint16) for letter in "kKeE"}
-    depth = rng.integers(200, 5000, SIZE, dtype=np.uint16)
-    depth[:4] = 65535  # a hole
-    return found | {
-        "rgb": rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
-        "n": rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
-        "p": rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
-        "r": rng.integers(0, 256, SIZE, dtype=np.uint8),
-        "s": rng.integers(0, 17, SIZE, dtype=np.uint8),
-        "d": depth,
-        "D": depth,
-    }
-
-
-def place(root, layout: str, building: str, point: int, seed: int) -> dict[str, np.ndarray]:
-    view = images(seed)
-    for letter, array in view.items():
-        domain = WRITTEN[letter]
-        folder = root / layout.format(domain=domain, building=building)
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(folder / f"point_{point}_view_0_domain_{domain}.png")
-    return view
+from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+from headstrong.provenance import ROOT
+from headstrong.study import Plan
+from taskonomy_folders import SIZE, place, write_list
 
 
 @pytest.mark.parametrize("layout", ["{building}/{domain}", "{domain}/{building}", "{domain}"])
@@ -99,5 +74,202 @@ def test_what_is_missing_or_broken_is_named(tmp_path):
     with pytest.raises(BrokenFileError, match="domain_normal"):
         list(taskonomy.samples(tmp_path, "train", SIZE))
     normal.unlink()
-    with pytest.raises(MissingDataError, match="domain_normal"):
-        taskonomy.count(tmp_path, "train")
+    with pytest.raises(MissingDataError, match=r"domain_normal.*data\.missing_labels"):
+        taskonomy.count(tmp_path, "train", {"missing_labels": "fail"})
+
+
+# --- splits --------------------------------------------------------------------------------------------------------
+
+OFFICIAL = "{building}/{domain}"
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory):
+    """Four buildings of two views each, on both sides of the released split by points."""
+    root = tmp_path_factory.mktemp("town") / "taskonomy"
+    for building in ("allen", "beach", "cosmos", "darden"):
+        for point in (1, 1500):
+            place(root, OFFICIAL, building, point, seed=point)
+    write_list(root / "splits" / "train_val_test_tiny.csv", ["allen,1,0,0", "cosmos,0,1,0", "darden,0,0,1"])
+    write_list(root / "train_val_test_medium.csv", ["allen,1,0,0", "nowhere,1,0,0", "beach,0,0,1"])
+    return root
+
+
+def names(root, split, **settings):
+    return [view.name.replace("point_", "").replace("_view_0", "") for view in taskonomy.frames(root, split, settings)]
+
+
+def test_an_official_list_says_which_building_is_for_what(town):
+    assert names(town, "train", buildings="tiny") == ["allen/1", "allen/1500"]
+    assert names(town, "validation", buildings="tiny") == ["cosmos/1", "cosmos/1500"]
+    assert names(town, "test", buildings="tiny") == ["darden/1", "darden/1500"]
+    assert names(town, "test", buildings="medium") == ["beach/1", "beach/1500"]
+
+
+def test_the_released_rule_splits_every_building_by_its_points(town):
+    buildings = ["allen", "beach", "cosmos", "darden"]
+    assert names(town, "train", split_rule="point") == [f"{building}/1" for building in buildings]
+    assert names(town, "test", split_rule="point") == [f"{building}/1500" for building in buildings]
+    assert names(town, "test") == ["darden/1", "darden/1500"]  # by buildings: of four, the last
+
+
+def test_points_are_in_the_order_of_their_numbers(tmp_path):
+    for point in (10, 9, 100):
+        place(tmp_path, "{domain}", "", point, seed=1, without="sdDnkKeEpr")
+    assert names(tmp_path, "train") == ["9", "10", "100"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "split", "error", "said"),
+    [
+        ({"buildings": "medium"}, "train", MissingDataError, r"no images of building 'nowhere', .*\(1 of 2 absent\)"),
+        ({"buildings": "full"}, "train", MissingDataError, r"train_val_test_full\.csv: no such list .*github"),
+        ({"buildings": "huge"}, "train", ConfigError, "'huge' is unknown"),
+        ({"buildings": "tiny", "split_rule": "point"}, "train", ConfigError, r"taskonomy_split to buildings"),
+        ({}, "validation", ConfigError, r"data\.buildings"),
+        ({}, "holdout", ConfigError, "'holdout' is unknown"),
+    ],
+)
+def test_lists_and_settings_that_do_not_fit_are_one_line(town, settings, split, error, said):
+    with pytest.raises(error, match=said) as caught:
+        names(town, split, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "said"),
+    [
+        (["allen,1,0"], "id,train,test", "line 1"),
+        (["allen,1,0,0", "beach,1,0,1"], "id,train,val,test", "line 3"),
+        (["allen,yes,0,0"], "id,train,val,test", "line 2"),
+        (["allen,1,0,0", "allen,0,0,1"], "id,train,val,test", "line 3"),
+        (["allen,0,0,1"], "id,train,val,test", "no building has a 1 in column train"),
+    ],
+)
+def test_a_list_that_is_not_one_is_named_by_line(tmp_path, rows, header, said):
+    place(tmp_path, OFFICIAL, "allen", 1, seed=1)
+    write_list(tmp_path / "train_val_test_tiny.csv", rows, header)
+    with pytest.raises(BrokenFileError, match=rf"train_val_test_tiny\.csv.*{said}"):
+        names(tmp_path, "train", buildings="tiny")
+
+
+def test_one_folder_without_buildings_has_no_list(tmp_path):
+    place(tmp_path, "{domain}", "", 1, seed=1)
+    write_list(tmp_path / "train_val_test_tiny.csv", ["allen,1,0,0"])
+    with pytest.raises(MissingDataError, match="no folders of buildings"):
+        names(tmp_path, "train", buildings="tiny")
+    with pytest.raises(MissingDataError, match="no view is for split 'test'"):
+        names(tmp_path, "test")
+
+
+def test_a_view_twice_and_a_foreign_name_are_refused(tmp_path):
+    place(tmp_path, OFFICIAL, "allen", 1, seed=1)
+    place(tmp_path, "{domain}/{building}", "allen", 1, seed=1)
+    with pytest.raises(BrokenFileError, match="the same view as"):
+        names(tmp_path, "train")
+    odd = tmp_path / "beach" / "rgb" / "point_1_view_0_domain_normal.png"
+    odd.parent.mkdir(parents=True)
+    odd.write_bytes(b"")
+    with pytest.raises(BrokenFileError, match="expected a name point_P_view_V_domain_rgb"):
+        names(tmp_path, "train")
+
+
+# --- labels that are not there, or not what they should be -----------------------------------------------------------
+
+
+@pytest.fixture
+def patchy(tmp_path):
+    for point, without in enumerate(("", "n", "sdD", "d")):
+        place(tmp_path, "{domain}", "", point, seed=point, without=without)
+    place(tmp_path, "{domain}", "", 9, seed=9)
+    (tmp_path / "rgb" / "point_9_view_0_domain_rgb.png").unlink()
+    return tmp_path
+
+
+def test_absent_labels_are_none_and_views_without_a_picture_are_left_out(patchy):
+    found = dict(taskonomy.samples(patchy, "train", SIZE))
+    absent = {name: "".join(letter for letter in raw if raw[letter] is None) for name, raw in found.items()}
+    assert absent == {f"point_{point}_view_0": letters for point, letters in enumerate(("", "n", "sdD", "d"))}
+
+
+def test_views_that_lack_labels_can_be_dropped_or_refused(patchy):
+    assert names(patchy, "train", missing_labels="drop") == ["0"]
+    with pytest.raises(MissingDataError, match=r"point_1_view_0_domain_normal\.png: no such image .*normal 1"):
+        names(patchy, "train", missing_labels="fail")
+    for path in (patchy / "normal").iterdir():
+        path.unlink()
+    with pytest.raises(MissingDataError, match=r"no view .* has every label .*normal 4"):
+        names(patchy, "train", missing_labels="drop")
+
+
+def test_a_hole_in_one_depth_is_a_hole_in_both(tmp_path):
+    view = place(tmp_path, "{domain}", "", 5, seed=7)
+    view["D"][10:20] = 65535
+    Image.fromarray(view["D"]).save(tmp_path / "depth_euclidean" / "point_5_view_0_domain_depth_euclidean.png")
+    _, raw = next(taskonomy.samples(tmp_path, "train", SIZE))
+    valid = (view["d"] < 64500) & (view["D"] < 64500)
+    assert 0 < valid.sum() < valid.size
+    for letter in "dD":
+        np.testing.assert_array_equal(tasks.depth_is_valid(raw[letter]), valid)
+
+
+def test_a_label_cut_anywhere_is_named_and_never_read_as_another(tmp_path):
+    place(tmp_path, "{domain}", "", 1, seed=1)
+    path = tmp_path / "depth_zbuffer" / "point_1_view_0_domain_depth_zbuffer.png"
+    whole = path.read_bytes()
+    for length in [*range(0, len(whole), 10), len(whole) - 12]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(BrokenFileError, match=r"domain_depth_zbuffer\.png: truncated") as caught:
+            next(taskonomy.samples(tmp_path, "train", SIZE))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("domain", "array", "said"),
+    [
+        ("depth_zbuffer", np.zeros(SIZE, np.uint8), "mode L, expected 16-bit grey"),
+        ("edge_texture", np.zeros((*SIZE, 3), np.uint8), "mode RGB, expected 16-bit grey"),
+        ("normal", np.zeros(SIZE, np.uint8), "mode L, expected colour"),
+        ("segment_semantic", np.zeros((*SIZE, 3), np.uint8), "mode RGB, expected labels"),
+        ("segment_semantic", np.full(SIZE, 18, np.uint8), "label 18, expected 0..17"),
+    ],
+)
+def test_an_image_of_another_kind_is_refused(tmp_path, domain, array, said):
+    place(tmp_path, "{domain}", "", 1, seed=1)
+    Image.fromarray(array).save(tmp_path / domain / f"point_1_view_0_domain_{domain}.png")
+    with pytest.raises(BrokenFileError, match=f"{domain}.png: .*{said}"):
+        next(taskonomy.samples(tmp_path, "train", SIZE))
+
+
+# --- from the configuration ------------------------------------------------------------------------------------------
+
+
+def settings_of(**changed):
+    content = yaml.safe_load((ROOT / "config.yaml").read_text())
+    content["data"] |= {"source": "taskonomy", "train": None, "test": None, **changed.pop("data", {})}
+    content["protocol"] |= changed
+    return Plan(parse(content, [(ROOT / "config.yaml", content)])).data_settings("train")
+
+
+def test_the_configuration_decides_split_and_missing_labels(town, tmp_path, monkeypatch):
+    settings = settings_of()
+    assert (settings["buildings"], settings["split_rule"], settings["missing_labels"]) == (None, "buildings", "mask")
+    assert settings_of(preset="released")["split_rule"] == "point"
+    monkeypatch.setenv("HEADSTRONG_REAL_DATA", str(town.parent))
+    build_split(settings_of(data={"buildings": "tiny"}), tmp_path / "train.h5", code="abc")
+    with SplitFile(tmp_path / "train.h5") as split:
+        assert split.names == ["allen/point_1_view_0", "allen/point_1500_view_0"]
+    with pytest.raises(ConfigError, match=r"data\.buildings: .*taskonomy_split"):
+        settings_of(data={"buildings": "tiny"}, preset="released")
+    with pytest.raises(ConfigError, match="of taskonomy only"):
+        settings_of(data={"source": "nyuv2", "buildings": "tiny"})
+    with pytest.raises(ConfigError, match="published"):
+        settings_of(data={"source": "nyuv2"}, class_weights="published")
+
+
+def test_many_processes_give_the_same_samples(town):
+    one = list(taskonomy.samples(town, "train", (32, 32)))
+    two = list(taskonomy.samples(town, "train", (32, 32), processes=2))
+    assert [name for name, _ in one] == [name for name, _ in two]
+    for (_, a), (_, b) in zip(one, two, strict=True):
+        assert all(np.array_equal(a[letter], b[letter]) for letter in a)

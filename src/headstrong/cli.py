@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import io
 import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from headstrong import program
 
@@ -28,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add(commands, "config", config, "the configuration of a study with everything filled in, as YAML")
     _add(commands, "schema", schema, "the JSON schema of config.yaml")
     commands.add_parser("doctor", help="what this machine can run").set_defaults(function=doctor)
+    _add_fetch(commands)
+    _add_verify(commands)
     return program.run(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -39,6 +43,40 @@ def _add(commands: argparse._SubParsersAction, name: str, function: object, text
         )
     parser.set_defaults(function=function)
     return parser
+
+
+def _add_fetch(commands: argparse._SubParsersAction) -> None:
+    from headstrong.data.acquire import DATASETS
+
+    text = "bring a real data set into its folder, as far as its terms allow"
+    parser = commands.add_parser("fetch", help=text, description=text)
+    parser.add_argument("dataset", metavar="DATASET", help=", ".join(DATASETS))
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="the folder that holds a folder for each data set (docs/data.md)"
+    )
+    parser.add_argument("--registry", type=Path, help=argparse.SUPPRESS)  # another datasets.yaml, for tests
+    parser.set_defaults(function=fetch)
+
+
+def _add_verify(commands: argparse._SubParsersAction) -> None:
+    text = "look whether a data set is whole: files missing, broken or extra, labels that cannot be"
+    parser = commands.add_parser(
+        "verify",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. Exit code 0: whole; 1: not whole; 3: not there.",
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="taskonomy, nyuv2, office31, celeba, deepfashion, cifar10, "
+        "gtsrb, awa2, or folder with the NAME of one of your own",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the folder, for the data set 'folder' only")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set, or the one that holds it")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="side by side")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="all that is found, as .json or .csv")
+    parser.add_argument("--whole", action="store_true", help="other numbers of pictures than officially are faults")
+    parser.set_defaults(function=verify)
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -100,6 +138,35 @@ def doctor(_: argparse.Namespace) -> None:
             print(f"{dataset:14} {locate(dataset)}")
         except UserError as error:
             print(f"{dataset:14} {error}")
+
+
+def fetch(arguments: argparse.Namespace) -> None:
+    """Download, check and unpack a data set, or say what a person must do."""
+    from headstrong.data.fetch import fetch as bring
+    from headstrong.data.registry import REGISTRY
+
+    print(bring(arguments.dataset, arguments.root, arguments.registry or REGISTRY))
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Print whether a data set is whole; 1 where it is not."""
+    from headstrong.data import verification, verify_report
+    from headstrong.errors import ConfigError
+
+    if arguments.processes < 1:
+        raise ConfigError(f"--processes {arguments.processes}: expected 1 or more")
+    if arguments.report is not None:
+        verify_report.check_name(arguments.report)
+    root = verification.place(arguments.dataset, arguments.root, arguments.name)
+    verdict = verification.verify(
+        arguments.dataset, root, processes=arguments.processes, whole=arguments.whole, name=arguments.name
+    )
+    if arguments.report is not None:
+        verify_report.write(verdict, arguments.report)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files, whatever the terminal can show
+    print(verify_report.text(verdict))
+    return 1 if verdict.faults else 0
 
 
 def _gpus() -> str:

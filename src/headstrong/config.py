@@ -55,6 +55,13 @@ class DataConfig(Section):
         1, description="rooms: rays per pixel side for the colour image."
     )
     classes: Literal[13, 40] = Field(13, description="nyuv2: number of segmentation classes.")
+    buildings: Literal["tiny", "medium", "fullplus", "full"] | None = Field(
+        None, description="taskonomy: the official list of buildings, which lies beside the data; null: all there are."
+    )
+    missing_labels: Literal["mask", "drop", "fail"] | None = Field(
+        None,
+        description="taskonomy: a view without some label is kept and masked, left out, or an error; null: mask.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
@@ -63,6 +70,9 @@ class DataConfig(Section):
                 raise ValueError(f"size {self.size}: both sides must be multiples of {SIZE_STEP}")
         if self.source == "rooms" and (self.train is None or self.test is None):
             raise ValueError("rooms makes any number of images: train and test must be numbers, not null")
+        for key in ("buildings", "missing_labels"):
+            if getattr(self, key) is not None and self.source != "taskonomy":
+                raise ValueError(f"{key}: of taskonomy only, but source is {self.source}; set it to null")
         return self
 
 

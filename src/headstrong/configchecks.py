@@ -11,6 +11,7 @@ from headstrong.generatorconfig import GeneratorsConfig
 from headstrong.hiddenconfig import HiddenAttacksConfig
 from headstrong.layouts import BRANCHED
 from headstrong.pictureconfig import NetworkConfig
+from headstrong.protocol import SwitchesConfig
 
 RESNETS = ("resnet18", "resnet34", "resnet50")  # classifiers with a stem of two kinds
 SCALABLE = (*RESNETS, "camri")  # classifiers of which any width is built
@@ -21,6 +22,7 @@ def impossible(config: Config) -> list[Problem]:
     """Combinations that cannot be, as (key path, message)."""
     found = [
         *_letters_without_labels(config),
+        *_taskonomy(config),
         *_restarts_without_draws(config),
         *_oversized_sets(config),
         *_attacked_sections(config),
@@ -51,6 +53,18 @@ def _letters_without_labels(config: Config) -> Iterator[Problem]:
         missing = [letter for letter in letters if letter not in available]
         if missing:
             yield path, f"{config.data.source} has no labels for {missing[0]!r}; it has {' '.join(available)}"
+
+
+def _taskonomy(config: Config) -> Iterator[Problem]:
+    if config.data.buildings is not None and config.protocol.resolved()["taskonomy_split"] == "point":
+        message = f"{config.data.buildings!r} is a split by buildings, but protocol.taskonomy_split is point"
+        yield ("data", "buildings"), f"{message}; set that to buildings, or this to null"
+    if config.data.source != "taskonomy":
+        switches: list[tuple[tuple[str, ...], SwitchesConfig | None]] = [(("protocol",), config.protocol)]
+        switches += [(("plan", name, "protocol"), section.protocol) for name, section in config.sections.items()]
+        for path, chosen in switches:
+            if chosen is not None and chosen.class_weights == "published":
+                yield (*path, "class_weights"), "published: there are weights of taskonomy's classes only; choose prior"
 
 
 def _oversized_sets(config: Config) -> Iterator[Problem]:

@@ -3,11 +3,12 @@
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a defect of headstrong: please report it |
+| 1 | a defect of headstrong: please report it; of `verify`: the data set is not whole |
 | 2 | the configuration or the command line is wrong |
 | 3 | data or a file is missing, and a person must put it there |
 | 4 | a file is there but is not what it should be: truncated, foreign, of another configuration |
 | 5 | a computation failed: the loss is not a number |
+| 6 | a download could not be finished: network, disk, another download under way; run it again later |
 """
 
 from __future__ import annotations
@@ -41,3 +42,9 @@ class DivergedError(UserError):
     """A computation left the numbers: NaN or infinity, with task, epoch and step named."""
 
     code = 5
+
+
+class DownloadError(UserError):
+    """The network, the disk, or another download of the same data set stands in the way; nothing is broken."""
+
+    code = 6

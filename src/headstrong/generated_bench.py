@@ -25,7 +25,7 @@ from headstrong.errors import BrokenFileError, DivergedError
 from headstrong.generator_training import make_perturbations
 from headstrong.jobs import GeneratedJob, GeneratorJob
 from headstrong.measures import metres, per_sample_measures
-from headstrong.metrics import confusion
+from headstrong.metrics import batch_confusion
 from headstrong.models.generators import Generators
 from headstrong.seeds import derive_seed
 from headstrong.victims import ClassVictim, DenseVictim, Victim
@@ -116,7 +116,7 @@ class Bench:
         task, pixels = victim.task, self.job.error_pixels
         found = {"loss": _numpy(victim.losses_of(outputs, batch))}
         if task == "s":
-            counts = confusion(outputs, batch.targets["s"], outputs.shape[1])
+            counts = batch_confusion(outputs, batch)
             found["confusion"] = counts.cpu().numpy().astype(np.uint32)
         depth = victim.job.get("depth", "encoded")
         measures = per_sample_measures({task: outputs}, batch, task, pixels=pixels, depth=depth)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ class TrainingJob:
     decay: float
     precision: str  # "float32" | "bfloat16" | "auto"
     loss_pixels: str  # denominator of the masked mean: "all" | "valid"
-    class_weights: str  # "uniform" | "prior"
+    class_weights: str  # "uniform" | "prior" | "published"
     output_start: str  # "random": the published initialisation | "mean": the network starts as the constant predictor
     seed: int
     curvature: str = "decoded"  # targets of p: "decoded" | "grey", as the released loader reads them

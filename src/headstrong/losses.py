@@ -21,6 +21,11 @@ from headstrong.errors import ConfigError
 Pixels = Literal["all", "valid"]
 NORMALS = ("l1", "cosine")
 SHORTEST = 1e-24  # product of two squared lengths below which a vector has no direction
+# Taskonomy's classes: background, which is masked here as there, and 16 objects (semseg_prior_factor.npy of the
+# released code of Ghamizi et al., whose first value, of background, is 0.542 and meets a mask of 0).
+PUBLISHED_WEIGHTS = (
+    0.0, 9.167, 7.331, 7.162, 8.723, 7.613, 8.237, 9.149, 8.822, 9.086, 8.914, 9.177, 9.035, 8.604, 9.170, 9.147, 9.137,
+)  # fmt: skip
 REBALANCING = 0.5  # l of `prior_class_weights`: half the class frequencies, half uniform
 
 
@@ -84,6 +89,16 @@ def masked_mean(maps: Tensor, mask: Tensor, pixels: Pixels) -> Tensor:
     if pixels == "all":
         return total / mask[0].numel()
     return total / mask.sum(dim=(1, 2)).clamp(min=1)
+
+
+def published_class_weights(dataset: str, classes: int) -> Tensor:
+    """Class weights float32 (17,) as published for Taskonomy; ConfigError for another data set or number of classes."""
+    if dataset != "taskonomy" or classes != len(PUBLISHED_WEIGHTS):
+        raise ConfigError(
+            f"class_weights 'published': those of taskonomy's {len(PUBLISHED_WEIGHTS)} classes; the data are "
+            f"{dataset}, {classes} classes: choose prior or uniform"
+        )
+    return torch.tensor(PUBLISHED_WEIGHTS, dtype=torch.float32)
 
 
 def prior_class_weights(frequencies: NDArray[np.float64]) -> Tensor:

@@ -43,8 +43,7 @@ def per_sample_measures(
         if letter == "s":
             found[letter] = {}
             continue
-        output, target, mask = outputs[letter].float(), batch.targets[letter], batch.masks[letter][:, 0]
-        counted = mask if pixels == "valid" else torch.ones_like(mask)
+        output, target, counted = outputs[letter].float(), batch.targets[letter], batch.counted(letter, pixels)
         if letter == "n":
             found[letter] = normal_measures(angles(output, target), counted)
         elif letter in "dD":

@@ -22,21 +22,28 @@ def per_sample_errors(
     """Errors float32 (B, T), columns in the order of `tasks`, and confusion counts int64 (B, C, C) when `s` is asked.
 
     pixels: "valid" leaves masked pixels out of the squared error, "all" counts them. miou: see `miou_from_confusion`;
-    it decides by itself about unlabelled pixels. NaN where an error is undefined: no pixel of the sample is valid.
+    it decides by itself about unlabelled pixels. NaN where an error is undefined: no pixel of the sample is valid,
+    or it has no label for the task, which then counts nowhere.
     """
     columns, counts = [], None
     for letter in tasks:
-        output, target, mask = outputs[letter].float(), batch.targets[letter], batch.masks[letter][:, 0]
+        output, target = outputs[letter].float(), batch.targets[letter]
         if letter == "s":
-            counts = confusion(output, target, output.shape[1])
+            counts = batch_confusion(output, batch)
             share = torch.from_numpy(miou_from_confusion(counts.cpu().numpy(), miou))
             columns.append((100 * (1 - share)).float().to(output.device))
         else:
             squares = (output - target).square().mean(dim=1)
-            counted = mask if pixels == "valid" else torch.ones_like(mask)
+            counted = batch.counted(letter, pixels)
             # Nothing to count is 0 / 0: not a number, rather than an error of zero.
             columns.append(torch.where(counted, squares, 0).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)))
     return torch.stack(columns, dim=1), counts
+
+
+def batch_confusion(logits: Tensor, batch: Batch) -> Tensor:
+    """`confusion` of a batch; all 0 for an image without labels."""
+    counts = confusion(logits, batch.targets["s"], logits.shape[1])
+    return counts * ~batch.absent["s"][:, None, None] if "s" in batch.absent else counts
 
 
 def confusion(logits: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -45,7 +45,10 @@ class SwitchesConfig(Section):
     miou: Literal["all", "labelled"] | None = Field(
         None, description="Whether unlabelled pixels count in the mIoU, as class 0."
     )
-    class_weights: Literal["uniform", "prior"] | None = Field(None, description="Class weights of the cross-entropy.")
+    class_weights: Literal["uniform", "prior", "published"] | None = Field(
+        None,
+        description="Class weights of the cross-entropy: none, by the training split, or those published (taskonomy).",
+    )
     output_start: Literal["random", "mean"] | None = Field(
         None, description="What a network predicts before training: random numbers, or the training mean."
     )
@@ -89,7 +92,8 @@ class SwitchesConfig(Section):
         """Every switch with its value: those given here, else the preset given here, else those of `base`."""
         given = {key: value for key, value in self.model_dump().items() if value is not None}
         preset = PRESETS[self.preset] if self.preset else {}
-        return {**base, **preset, **given}
+        own = {key: value for key, value in preset.items() if key in type(self).model_fields}
+        return {**base, **own, **given}
 
 
 class ProtocolConfig(SwitchesConfig):
@@ -98,6 +102,12 @@ class ProtocolConfig(SwitchesConfig):
     preset: Literal["published", "released", "corrected"] = Field(
         "corrected",
         description="published: as the paper says. released: as its code does. corrected: a careful reader's choice.",
+    )
+
+    # Of the data, which all sections of a plan share.
+    taskonomy_split: Literal["point", "buildings"] | None = Field(
+        None,
+        description="taskonomy: camera points below 1200 of each building train (released), or whole buildings do.",
     )
 
     def resolved(self) -> dict[str, Any]:
@@ -131,6 +141,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cf_delta": "product",
         "forgetting_direction": "image",
         "feature_distance": "squared",
+        "taskonomy_split": "point",
     },
     "released": {
         "start": "corner",
@@ -157,6 +168,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cf_delta": "product",
         "forgetting_direction": "image",
         "feature_distance": "squared",
+        "taskonomy_split": "point",
     },
     "corrected": {
         "start": "uniform",
@@ -183,5 +195,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cf_delta": "product",
         "forgetting_direction": "image",
         "feature_distance": "squared",
+        "taskonomy_split": "buildings",
     },
 }

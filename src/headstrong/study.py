@@ -139,6 +139,10 @@ class Plan:
             if data.source == "rooms"
             else {"classes": data.classes}
         )
+        if data.source == "taskonomy":
+            rule = self.config.protocol.resolved()["taskonomy_split"]
+            missing = data.missing_labels or "mask"
+            own |= {"buildings": data.buildings, "split_rule": rule, "missing_labels": missing}
         return {"source": data.source, "split": split, "size": list(data.size), "count": getattr(data, split), **own}
 
     def training_job(self, run: str) -> TrainingJob:

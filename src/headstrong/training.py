@@ -39,7 +39,7 @@ from headstrong.data.statistics import target_mean
 from headstrong.errors import BrokenFileError
 from headstrong.jobs import TrainingJob, to_dict
 from headstrong.loop import Run, rate_at, train_run
-from headstrong.losses import prior_class_weights
+from headstrong.losses import prior_class_weights, published_class_weights
 from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
 from headstrong.provenance import training_code, write_atomically
 from headstrong.runtime import reproducible
@@ -179,9 +179,12 @@ def optimizer_for(job: TrainingJob, model: MultiTaskModel) -> torch.optim.Optimi
 
 
 def class_weights_for(job: TrainingJob, data: Path, device: str) -> Tensor | None:
-    """Class weights (classes,) of the segmentation loss from the training split, or None for ones."""
+    """Class weights (classes,) of the segmentation loss from the training split or as published; None for ones."""
     if job.class_weights == "uniform" or "s" not in job.tasks:
         return None
+    if job.class_weights == "published":
+        with SplitFile(data) as split:
+            return published_class_weights(split.dataset, len(split.classes)).to(device)
     return prior_class_weights(class_frequencies(data)).to(device)
 
 

@@ -22,7 +22,7 @@ def check_job(job: TrainingJob, snapshots: Iterable[int]) -> None:
         "optimizer": ("adam", "sgd"),
         "precision": ("auto", "float32", "bfloat16"),
         "loss_pixels": ("all", "valid"),
-        "class_weights": ("uniform", "prior"),
+        "class_weights": ("uniform", "prior", "published"),
         "curvature": CURVATURES,
         "depth": DEPTHS,
         "normals": NORMALS,

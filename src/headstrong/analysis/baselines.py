@@ -103,7 +103,8 @@ def _majority_rows(learnt: SplitFile, seen: SplitFile, count: int) -> list[tuple
 
 
 def _histograms(split: SplitFile, indices: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Pixel counts (B, classes) of each class in each sample."""
+    """Pixel counts (B, classes) of each class in each sample; all 0 in one without labels."""
     labels = split.read_target("s", indices).reshape(indices.size, -1).astype(np.int64)
     shifted = labels + classes * np.arange(indices.size)[:, None]
-    return np.bincount(shifted.ravel(), minlength=indices.size * classes).reshape(indices.size, classes)
+    counts = np.bincount(shifted.ravel(), minlength=indices.size * classes).reshape(indices.size, classes)
+    return counts * split.read_present("s", indices)[:, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from headstrong.data.cache import LEVELS, SplitFile
 from headstrong.data.curvature import CURVATURES, read_as_grey
 from headstrong.data.depth import LETTERS, check_depth
-from headstrong.errors import ConfigError
+from headstrong.errors import ConfigError, MissingDataError
 from headstrong.tasks import DEPTH_UNITS_PER_METRE, TASKS
 
 RESIDENT_BYTES = 2 << 30
@@ -27,13 +27,26 @@ class Batch:
 
     index: long (B,), rows of the cache file. images: float32 (B, 3, H, W) in [0, 1].
     targets by letter: s long (B, H, W); the others float32 (B, C, H, W), encoded, or d and D in metres.
-    masks by letter: bool (B, 1, H, W), True where the pixel counts.
+    masks by letter: bool (B, 1, H, W), True where the pixel counts. absent by letter: bool (B,), True where an image
+    has no label for the task; only of tasks whose label some image lacks.
     """
 
     index: Tensor
     images: Tensor
     targets: dict[str, Tensor]
     masks: dict[str, Tensor]
+    absent: dict[str, Tensor] = field(default_factory=dict)
+
+    def counted(self, letter: str, pixels: str) -> Tensor:
+        """Bool (B, H, W): the pixels over which a task is measured; of an image without a label, none.
+
+        "valid": where its mask is True. "all": every one.
+        """
+        mask = self.masks[letter][:, 0]
+        if pixels == "valid":
+            return mask
+        counted = torch.ones_like(mask)
+        return counted & ~self.absent[letter][:, None, None] if letter in self.absent else counted
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -42,6 +55,7 @@ class Batch:
             self.images.to(device),
             {letter: target.to(device) for letter, target in self.targets.items()},
             {letter: mask.to(device) for letter, mask in self.masks.items()},
+            {letter: absent.to(device) for letter, absent in self.absent.items()},
         )
 
 
@@ -78,6 +92,7 @@ class Batches:
         self.size = self._file.size
         self.classes = self._file.classes
         self._arrays = _arrays_for(tasks)
+        self._absent = self._absences()
         self._bounds = {letter: self._file.bounds(letter) for letter in tasks if letter not in "sA"}
         self.resident = self.count * self._bytes_per_sample() <= memory_bytes
         if self.resident:
@@ -129,7 +144,10 @@ class Batches:
                 elif letter in LETTERS and self.depth == "metres":
                     targets[letter] = metres(targets[letter])
             masks[letter] = self._mask(letter, found, targets)
-        return Batch(index, images, targets, masks)
+        absent = {letter: absences.index_select(0, index) for letter, absences in self._absent.items()}
+        for letter, absences in absent.items():
+            masks[letter] = masks[letter] & ~absences[:, None, None, None]
+        return Batch(index, images, targets, masks, absent)
 
     def _mask(self, letter: str, found: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
         kind = TASKS[letter].mask
@@ -138,6 +156,21 @@ class Batches:
         if kind == "depth":
             return found["valid"].bool().unsqueeze(1)
         return torch.ones((len(found["rgb"]), 1, *self.size), dtype=torch.bool, device=self.device)
+
+    def _absences(self) -> dict[str, Tensor]:
+        """Bool (N,) by task, True where an image has no label for it, of tasks whose label some image lacks."""
+        rows, found = np.arange(self.count), {}
+        for letter in self.tasks:
+            absent = ~self._file.read_present(letter, rows)
+            if self.count and absent.all():
+                self._file.close()
+                raise MissingDataError(
+                    f"{self._path}: none of {self.count} images has a label for task '{letter}'; place its labels "
+                    "(docs/data.md) and build the data again, or leave the task out"
+                )
+            if absent.any():
+                found[letter] = torch.from_numpy(absent).to(self.device)
+        return found
 
     def _bytes_per_sample(self) -> int:
         channels = (TASKS[letter].channels or 1 for letter in self.tasks if letter not in "sA")

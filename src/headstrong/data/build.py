@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headstrong.data import manifest
 from headstrong.data.acquire import locate
+from headstrong.data.manifest import Inputs
 from headstrong.errors import ConfigError
+from headstrong.provenance import settings_json
 
 if TYPE_CHECKING:
+    from headstrong.data.listings import Listing
     from headstrong.data.pictures import Picture, Skipped
 
 log = logging.getLogger(__name__)
@@ -38,15 +43,17 @@ _PICTURES, _LISTINGS = "headstrong.data.pictures", "headstrong.data.listings"
 
 
 class _Pictures(NamedTuple):
-    samples: Iterator[Picture | Skipped]
+    samples: Callable[[int], Iterator[Picture | Skipped]]  # from a row on
     pictures: int
     classes: dict[str, list[str]]
+    inputs: Inputs | None
 
 
 class _Source(NamedTuple):
-    samples: Iterator[tuple[str, dict[str, Any]]]
+    samples: Callable[[int], Iterator[tuple[str, dict[str, Any]]]]  # from a row on
     frames: int
     classes: list[str]
+    inputs: Inputs | None
 
 
 def code_modules(source: str) -> tuple[str, ...]:
@@ -63,7 +70,7 @@ def build_split(settings: dict[str, Any], output: Path, *, code: str, processes:
     from headstrong.data.cache import write_split  # late: the Snakefile imports this module for its code_modules
 
     source = _open(settings, processes)
-    write_split(
+    absent = write_split(
         output,
         source.samples,
         count=source.frames,
@@ -73,21 +80,46 @@ def build_split(settings: dict[str, Any], output: Path, *, code: str, processes:
         classes=source.classes,
         settings=settings,
         code=code,
+        inputs=source.inputs.digest if source.inputs else None,
     )
+    counts = {"rows": source.frames, "absent": absent}
+    manifest.write(output, {"settings": settings, "code": code, "counts": counts}, source.inputs, source.frames)
 
 
 def _open(settings: dict[str, Any], processes: int) -> _Source:
     module = importlib.import_module(SOURCES[settings["source"]])
     split, size, count = settings["split"], tuple(settings["size"]), settings["count"]
     if settings["source"] == "rooms":
-        samples = module.samples(settings["seed"], split, count, size, settings["antialias"], processes)
-        return _Source(samples, count, module.CLASSES)
+        own = settings["seed"], split, count, size, settings["antialias"], processes
+        return _Source(lambda first: module.samples(*own, first), count, module.CLASSES, None)
     root = locate(settings["source"])
-    available = module.count(root, split)
+    names = module.class_names(settings["classes"])
+    if settings["source"] == "taskonomy":
+        views = module.frames(root, split, settings)
+        found = views[: _possible(count, len(views), settings, root)]
+        inputs = Inputs(root, lambda rows: module.inputs(root, found[rows.start : rows.stop]))
+        return _Source(lambda first: module.read(root, found[first:], size, processes), len(found), names, inputs)
+    frames = _possible(count, module.count(root, split), settings, root)
+    inputs = Inputs(root, lambda rows: (), tuple(_below(root)))
+    asked = root, split, size, settings["classes"], frames, processes
+    return _Source(lambda first: module.samples(*asked, first), frames, names, inputs)
+
+
+def _possible(count: int | None, available: int, settings: dict[str, Any], root: Path) -> int:
+    """How many frames there will be; ConfigError where more are asked for than there are."""
     if count is not None and count > available:
-        raise ConfigError(f"data.{split}: {count} images asked for; {settings['source']} in {root} has {available}")
-    samples = module.samples(root, split, size, settings["classes"], count, processes)
-    return _Source(samples, count or available, module.class_names(settings["classes"]))
+        split, source = settings["split"], settings["source"]
+        raise ConfigError(f"data.{split}: {count} images asked for; {source} in {root} has {available}")
+    return available if count is None else count
+
+
+def _below(root: Path, without: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Every file below a folder, sorted, but hidden ones and those whose names end so."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and not name.lower().endswith(without):
+                yield Path(folder, name)
 
 
 def picture_modules(source: str) -> tuple[str, ...]:
@@ -124,7 +156,10 @@ def build_pictures(settings: dict[str, Any], output: Path, *, code: str, process
         settings=settings,
         code=code,
         shrinks=bad == "skip",
+        inputs=source.inputs.digest if source.inputs else None,
     )
+    facts = {"settings": settings, "code": code, "counts": {"rows": source.pictures - len(skipped)}, "skipped": skipped}
+    manifest.write(output, facts, source.inputs, source.pictures)
     return skipped
 
 
@@ -135,8 +170,8 @@ def _open_pictures(settings: dict[str, Any], processes: int, skip: bool) -> _Pic
     if source == "objects":
         if count is None:
             raise ConfigError("objects makes any number of pictures: count must be a number, not null")
-        samples = module.samples(settings["seed"], domain, split, count, size, processes)
-        return _Pictures(samples, count, module.ATTRIBUTES)
+        own = settings["seed"], domain, split, count, size, processes
+        return _Pictures(lambda first: module.samples(*own, first), count, module.ATTRIBUTES, None)
     domains = tuple(settings.get("domains") or [domain])
     if source not in SEVERAL_DOMAINS and {domain, *domains} != {source}:
         raise ConfigError(f"{source} has one domain, called as it is: domain must be '{source}', not '{domain}'")
@@ -149,4 +184,28 @@ def _open_pictures(settings: dict[str, Any], processes: int, skip: bool) -> _Pic
     listing = module.listing(root, part)
     log.info(listing.note)
     pictures = count if count is not None else len(listing)
-    return _Pictures(listing.samples(size, count, processes, skip), pictures, listing.classes)
+
+    def samples(first: int) -> Iterator[Picture | Skipped]:
+        found: Iterator[Picture | Skipped] = listing.samples(size, count, processes, skip, first)
+        return found
+
+    return _Pictures(samples, pictures, listing.classes, _inputs(root, listing))
+
+
+def _inputs(root: Path, listing: Listing) -> Inputs:
+    """The files of a listing: its pictures, and whatever else may say what they are."""
+    if listing.pixels is not None:
+        return Inputs(root, lambda rows: (), tuple(_below(root)))
+
+    def known(rows: range) -> str:
+        labels = {label: numbers[rows.start : rows.stop].tolist() for label, numbers in listing.labels.items()}
+        return settings_json([listing.names[rows.start : rows.stop], labels])
+
+    def pictures(rows: range) -> Iterator[Path]:
+        # One that is listed and not there is skipped, or stops the build when its turn comes.
+        paths = (listing.folder / name for name in listing.names[rows.start : rows.stop])
+        return (path for path in paths if path.is_file())
+
+    # By name, like the sources: dense data do not hang on it.
+    images = importlib.import_module("headstrong.data.image_folders").SUFFIXES
+    return Inputs(root, pictures, tuple(_below(root, images)), known)

@@ -4,17 +4,19 @@
     /targets/<letter> uint16 (N, C, H, W)   encoded = low + (high - low) * code / 65535, with attributes low and high
     /targets/s        uint8  (N, H, W)      class numbers, 0 = unlabelled
     /valid            uint8  (N, H, W)      1 where the depth is measured
+    /present/<letter> uint8  (N,)           1 where a frame has this label; absent where all frames have it
     /index            str    (N,)           name of each frame
 
 The task A (autoencoding) is the image itself and is not stored. File attributes: format, dataset, split, classes
-(JSON), settings (JSON), code (digest of the code that made it), complete. Equal content gives equal bytes.
+(JSON), settings (JSON), code (digest of the code that made it), complete, digest (of the names and of the other
+attributes). Equal content gives equal bytes.
 The reasons for chunks and compression, with measurements, are in docs/cache.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong import tasks
-from headstrong.data.hdf5_files import FILE_FORMAT, Indices, RowFile, create_index, create_rows, promised
-from headstrong.provenance import atomic_path, settings_json
+from headstrong.data.hdf5_files import Indices, RowFile, create_numbers
+from headstrong.data.row_parts import Inputs, Parts, Row, RowPlan, Samples, new_file
+from headstrong.provenance import settings_json
 
 FORMAT = "headstrong-cache-1"
 STORED = tuple(letter for letter in tasks.TASKS if letter != "A")
 LEVELS = 65535  # steps of the 16-bit fixed point
-RawSample = Mapping[str, NDArray[Any]]
+RawSample = Mapping[str, Any]  # arrays, or None
 
 
 def write_split(
     path: Path,
-    samples: Iterator[tuple[str, RawSample]],
+    samples: Samples[tuple[str, RawSample]],
     *,
     count: int,
     size: tuple[int, int],
@@ -43,26 +46,44 @@ def write_split(
     classes: list[str],
     settings: dict[str, Any],
     code: str,
-) -> None:
+    inputs: Inputs | None = None,
+) -> dict[str, int]:
     """Write one split, a sample at a time: memory does not grow with `count`.
 
-    samples: `count` pairs of a name and a raw sample (data contract: rgb, s, d, D, n, p, k, K, e, E, r at `size`).
+    samples: `count` pairs of a name and a raw sample (data contract: rgb, s, d, D, n, p, k, K, e, E, r at `size`; None
+    for a label that the data set lacks for this image). It may also be a function that gives the samples from a row on:
+    then a killed build goes on where it was; inputs: a digest of the files read for a range of rows (`row_parts`).
+    Returns for how many samples a label is absent, by letter.
     classes: names of the classes, classes[0] = "unlabelled". settings: what decided the content; code: its digest.
     The file appears under `path` only when whole. Raises ValueError, naming the sample, when one is not as promised
     (a defect of the data source, not of the user).
     """
-    # No lock: nobody else knows the partial file, and locks fail on some network file systems.
-    with atomic_path(path) as partial, h5py.File(partial, "w", libver=FILE_FORMAT, locking=False) as file:
-        store = _create(file, count, size)
-        for row, (name, raw) in promised(samples, count, path, f"{dataset} {split}"):
-            _write_sample(store, row, name, raw, size, len(classes))
-        file.attrs["dataset"] = dataset
-        file.attrs["split"] = split
-        file.attrs["classes"] = json.dumps(classes, ensure_ascii=False)
-        file.attrs["settings"] = settings_json(settings)
-        file.attrs["code"] = code
-        file.attrs["format"] = FORMAT
-        file.attrs["complete"] = 1
+    attributes = {
+        "dataset": dataset,
+        "split": split,
+        "classes": json.dumps(classes, ensure_ascii=False),
+        "settings": settings_json(settings),
+        "code": code,
+        "format": FORMAT,
+    }
+    plan = RowPlan(
+        title=f"{dataset} {split}",
+        unit="frame",
+        count=count,
+        arrays={name: (shape[1:], kind) for name, (shape, kind) in _layout(count, size).items()},
+        numbers={f"present/{letter}": np.uint8 for letter in STORED},
+        facts={**attributes, "size": list(size), "count": count},
+    )
+    with Parts(path, plan, samples, inputs) as parts:
+        parts.fill(lambda sample: _row(*sample, size, len(classes)))
+        present = parts.numbers()
+        with new_file(path) as file:
+            parts.move_into(file, attributes)
+            _add_bounds(file)
+            for name, numbers in present.items():
+                if not numbers.all():
+                    create_numbers(file, name, numbers)
+    return {name[-1]: int((numbers == 0).sum()) for name, numbers in present.items() if not numbers.all()}
 
 
 def _layout(count: int, size: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
@@ -79,44 +100,50 @@ def _layout(count: int, size: tuple[int, int]) -> dict[str, tuple[tuple[int, ...
     return layout
 
 
-def _create(file: h5py.File, count: int, size: tuple[int, int]) -> dict[str, h5py.Dataset]:
-    store = {}
-    for name, (shape, kind) in _layout(count, size).items():
-        store[name] = create_rows(file, name, shape, kind)
-        if kind is np.uint16:
-            task = tasks.TASKS[name[-1]]
-            store[name].attrs["low"] = task.low
-            store[name].attrs["high"] = task.high
-    store["index"] = create_index(file, count)
-    return store
-
-
-def _write_sample(
-    store: Mapping[str, h5py.Dataset], row: int, name: str, raw: RawSample, size: tuple[int, int], classes: int
-) -> None:
-    _check_sample(name, raw, size, classes)
-    store["index"][row] = name
-    store["rgb"][row] = raw["rgb"]
-    store["valid"][row] = tasks.depth_is_valid(raw["d"])
+def _add_bounds(file: h5py.File) -> None:
     for letter in STORED:
-        target = store[f"targets/{letter}"]
-        if letter == "s":
-            target[row] = raw["s"]
-            continue
-        encoded = tasks.encode(letter, raw[letter])
-        if not np.isfinite(encoded).all():
-            raise ValueError(f"sample {name}: {letter} holds numbers that are not finite")
-        target[row] = to_codes(encoded, tasks.TASKS[letter].low, tasks.TASKS[letter].high)
+        if letter != "s":
+            file[f"targets/{letter}"].attrs["low"] = tasks.TASKS[letter].low
+            file[f"targets/{letter}"].attrs["high"] = tasks.TASKS[letter].high
+
+
+def _row(name: str, raw: RawSample, size: tuple[int, int], classes: int) -> Row:
+    _check_sample(name, raw, size, classes)
+    layout = _layout(1, size)
+    arrays: dict[str, NDArray[Any]] = {"rgb": raw["rgb"], "valid": measured(raw, size)}
+    for letter in STORED:
+        target = f"targets/{letter}"
+        if raw[letter] is None:
+            arrays[target] = np.zeros(layout[target][0][1:], layout[target][1])
+        elif letter == "s":
+            arrays[target] = raw["s"]
+        else:
+            encoded = tasks.encode(letter, raw[letter])
+            if not np.isfinite(encoded).all():
+                raise ValueError(f"sample {name}: {letter} holds numbers that are not finite")
+            arrays[target] = to_codes(encoded, tasks.TASKS[letter].low, tasks.TASKS[letter].high)
+    return Row(name, arrays, {f"present/{letter}": int(raw[letter] is not None) for letter in STORED})
+
+
+def measured(raw: RawSample, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Bool (H, W): where the depth is measured, by z-buffer depth if it is there, else by Euclidean depth.
+
+    Without either no hole is known, and every pixel counts.
+    """
+    depth = raw["D"] if raw["d"] is None else raw["d"]
+    return np.ones(size, dtype=bool) if depth is None else tasks.depth_is_valid(depth)
 
 
 def _check_sample(name: str, raw: RawSample, size: tuple[int, int], classes: int) -> None:
     for key in ("rgb", *STORED):
+        if key in STORED and key in raw and raw[key] is None:
+            continue
         channels = 3 if key == "rgb" else tasks.TASKS[key].channels or 1
         shape = (channels, *size) if channels > 1 else size
         if key not in raw or raw[key].shape != shape or (key in ("rgb", "s") and raw[key].dtype != np.uint8):
             found = f"{raw[key].dtype} {raw[key].shape}" if key in raw else "missing"
             raise ValueError(f"sample {name}: {key} is {found}, expected shape {shape} (rgb and s as uint8)")
-    if raw["s"].size and int(raw["s"].max()) >= classes:
+    if raw["s"] is not None and raw["s"].size and int(raw["s"].max()) >= classes:
         raise ValueError(f"sample {name}: class number {raw['s'].max()}, but there are {classes} classes")
 
 
@@ -148,6 +175,19 @@ class SplitFile(RowFile):
         super()._load_header(attributes)
         self._check_layout(_layout(self.count, self.size))
         self.classes: list[str] = json.loads(attributes["classes"])
+        absent = list(self._file["present"]) if "present" in self._file else []
+        self._check_layout({f"present/{letter}": ((self.count,), np.uint8) for letter in absent})
+        self._present = {letter: self._file[f"present/{letter}"][:].astype(np.bool_) for letter in absent}
+
+    @property
+    def incomplete(self) -> str:
+        """Letters of the tasks whose label some frame lacks."""
+        return "".join(letter for letter in STORED if letter in self._present)
+
+    def read_present(self, letter: str, indices: Indices) -> NDArray[np.bool_]:
+        """Bool (B,): True where a frame has this label; all True for a task that no frame lacks."""
+        rows = self._rows(indices)
+        return self._present[letter][rows] if letter in self._present else np.ones(len(rows), dtype=np.bool_)
 
     def bounds(self, letter: str) -> tuple[float, float]:
         """(low, high) of a target's fixed point; not for s and A."""

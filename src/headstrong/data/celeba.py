@@ -28,10 +28,7 @@ def listing(root: Path, part: Part) -> Listing:
     Raises MissingDataError and BrokenFileError, naming file and line, and ConfigError for a validation share.
     """
     part.check_partitioned()
-    folder = first_folder(root / "img_align_celeba", root / "Img" / "img_align_celeba")
-    if folder is None:
-        raise MissingDataError(f"{root / 'img_align_celeba'}: no such folder; unpack img_align_celeba.zip there")
-    attributes, partition = _found(root, "Anno", ATTRIBUTES), _found(root, "Eval", PARTITION)
+    folder, (attributes, partition) = image_folder(root), lists(root)
     lines, values = _attributes(attributes)
     split_of = _partition(partition, attributes, lines)
     row = {name: position for position, name in enumerate(lines)}
@@ -40,6 +37,25 @@ def listing(root: Path, part: Part) -> Listing:
     labels = {label: values[rows, column] for column, label in enumerate(LABELS)}
     note = f"CelebA in {root}: {len(lines)} of {PICTURES} pictures listed, {len(names)} of them for {part.split}"
     return Listing(root, folder, part.split, names, labels, {label: list(BINARY) for label in LABELS}, note)
+
+
+def image_folder(root: Path) -> Path:
+    """The folder of the images; MissingDataError where there is none."""
+    folder = first_folder(root / "img_align_celeba", root / "Img" / "img_align_celeba")
+    if folder is None:
+        raise MissingDataError(f"{root / 'img_align_celeba'}: no such folder; unpack img_align_celeba.zip there")
+    return folder
+
+
+def lists(root: Path) -> tuple[Path, Path]:
+    """The files of the attributes and of the partition."""
+    return _found(root, "Anno", ATTRIBUTES), _found(root, "Eval", PARTITION)
+
+
+def partition(root: Path) -> dict[str, str]:
+    """Name of a picture -> its split, where both lists are as they should be."""
+    attributes, parts = lists(root)
+    return _partition(parts, attributes, _attributes(attributes)[0])
 
 
 def _found(root: Path, folder: str, name: str) -> Path:

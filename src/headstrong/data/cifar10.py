@@ -33,8 +33,16 @@ def listing(root: Path, part: Part) -> Listing:
     return official_listing(root, part, CLASSES, _TITLE)
 
 
+def batches(root: Path) -> dict[Path, str]:
+    """The files of the official layout, each with its MD5, as torchvision knows them."""
+    from torchvision.datasets import CIFAR10  # late: only this layout needs torch
+
+    named = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    return {root / CIFAR10.base_folder / name: digest for name, digest in named}
+
+
 def _of_batches(root: Path, part: Part) -> Listing:
-    there = {split: _read_batches(root, split) for split in ("train", "test")}
+    there = {split: read_batches(root, split) for split in ("train", "test")}
     wanted = "test" if part.split == "test" else "train"
     pixels, by_class = there[wanted]
     columns = {}
@@ -45,8 +53,9 @@ def _of_batches(root: Path, part: Part) -> Listing:
     return of_classes(root, root / BATCHES, part.split, columns, list(CLASSES), note, pixels)
 
 
-def _read_batches(root: Path, split: str) -> tuple[dict[str, NDArray[np.uint8]], dict[str, list[str]]]:
-    """Name -> image uint8 (32, 32, 3), and class -> names, in official order."""
+def read_batches(root: Path, split: str) -> tuple[dict[str, NDArray[np.uint8]], dict[str, list[str]]]:
+    """Of "train" or "test", name -> image uint8 (32, 32, 3), and class -> names, in official order; BrokenFileError
+    where a file is not the official one."""
     from torchvision.datasets import CIFAR10  # late: only this layout needs torch
 
     try:

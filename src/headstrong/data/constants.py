@@ -53,7 +53,8 @@ def median_depth(split: SplitFile, letter: str) -> NDArray[np.float32]:
     for block in split.blocks():
         rows = np.asarray(block)
         codes = split.read_codes(letter, rows)[:, 0]
-        counts += np.bincount(codes[split.read_valid(rows)], minlength=LEVELS + 1)
+        known = split.read_valid(rows) & split.read_present(letter, rows)[:, None, None]
+        counts += np.bincount(codes[known], minlength=LEVELS + 1)
     middle = (counts.sum() + 1) // 2
     code = np.searchsorted(np.cumsum(counts), middle)
     return from_codes(np.array([code], dtype=np.uint16), *split.bounds(letter))

@@ -10,6 +10,7 @@ its thousand attributes were gathered from captions. The partition is the offici
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,24 +40,52 @@ def listing(root: Path, part: Part) -> Listing:
     Raises MissingDataError and BrokenFileError, naming file and line, and ConfigError for a validation share.
     """
     part.check_partitioned()
-    folder = next((place for place in (root, root / "Img") if (place / "img").is_dir()), None)
-    if folder is None:
-        raise MissingDataError(f"{root / 'img'}: no such folder; unpack img.zip there")
-    fine, coarse = root / "Anno_fine", first_folder(root / "Anno_coarse", root / "Anno")
-    if fine.is_dir():
-        names, labels, classes = _fine(fine, OFFICIAL_SPLITS[part.split])
-    elif coarse is not None:
-        partition = root / "Eval" / "list_eval_partition.txt"
-        names, labels, classes = _coarse(coarse, partition, OFFICIAL_SPLITS[part.split])
-    else:
-        raise MissingDataError(f"{fine}: no such folder; place the fine annotation there, or Anno_coarse/ and Eval/")
+    folder, annotation = image_folder(root), annotated(root)
+    names, labels, classes = annotation.read(part.split)
     row = {name: position for position, name in enumerate(names)}
     order = permuted(names, part.seed, "order", part.split)
     rows = np.array([row[name] for name in order], dtype=np.int64)
-    kind = "fine" if fine.is_dir() else "coarse"
-    note = f"DeepFashion in {root}: {len(names)} pictures listed for {part.split} ({kind} annotation)"
+    note = f"DeepFashion in {root}: {len(names)} pictures listed for {part.split} ({annotation.kind} annotation)"
     chosen = {label: numbers[rows] for label, numbers in labels.items()}
     return Listing(root, folder, part.split, order, chosen, classes, note)
+
+
+def image_folder(root: Path) -> Path:
+    """The folder that the names of the images are relative to; MissingDataError where there is none."""
+    folder = next((place for place in (root, root / "Img") if (place / "img").is_dir()), None)
+    if folder is None:
+        raise MissingDataError(f"{root / 'img'}: no such folder; unpack img.zip there")
+    return folder
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The annotation of the pictures: "fine" or "coarse", its folder, and the partition of the coarse one."""
+
+    kind: str
+    folder: Path
+    partition: Path
+
+    def read(self, split: str) -> tuple[list[str], Labels, dict[str, list[str]]]:
+        """Names, labels and names of the classes of a split; BrokenFileError or MissingDataError, naming the file."""
+        official = OFFICIAL_SPLITS[split]
+        return _fine(self.folder, official) if self.kind == "fine" else _coarse(self.folder, self.partition, official)
+
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        if self.kind == "coarse":
+            return [self.folder / "list_category_cloth.txt", self.folder / "list_category_img.txt", self.partition]
+        lists = [path for split in OFFICIAL_SPLITS.values() for path in _lists(self.folder, split)]
+        return [self.folder / "list_attr_cloth.txt", self.folder / "list_category_cloth.txt", *lists]
+
+
+def annotated(root: Path) -> Annotation:
+    """The annotation that is there, the fine one where both are; MissingDataError where there is none."""
+    fine, coarse = root / "Anno_fine", first_folder(root / "Anno_coarse", root / "Anno")
+    if not fine.is_dir() and coarse is None:
+        raise MissingDataError(f"{fine}: no such folder; place the fine annotation there, or Anno_coarse/ and Eval/")
+    folder = fine if coarse is None or fine.is_dir() else coarse
+    return Annotation("fine" if folder == fine else "coarse", folder, root / "Eval" / "list_eval_partition.txt")
 
 
 # --- the fine annotation -------------------------------------------------------------------------------------------
@@ -64,9 +93,7 @@ def listing(root: Path, part: Part) -> Listing:
 
 def _fine(folder: Path, split: str) -> tuple[list[str], Labels, dict[str, list[str]]]:
     order, categories = _attribute_names(folder / "list_attr_cloth.txt"), _categories(folder)
-    places = (folder / "split", folder, folder / split)
-    place = next((one for one in places if (one / f"{split}.txt").is_file()), places[0])
-    pictures, attributes, numbers = (place / f"{split}{kind}.txt" for kind in ("", "_attr", "_cate"))
+    pictures, attributes, numbers = _lists(folder, split)
     named = body(pictures, read_lines(pictures), lambda text: "/" not in text)
     names = list(once(pictures, [(number, _image(pictures, (number, text))) for number, text in named]))
     values = _attribute_values(attributes, len(names), pictures)
@@ -77,6 +104,13 @@ def _fine(folder: Path, split: str) -> tuple[list[str], Labels, dict[str, list[s
         labels[group] = _only_one(labels, members)
         classes[group] = [*members, NONE]
     return names, labels, classes
+
+
+def _lists(folder: Path, split: str) -> list[Path]:
+    """The lists of a split: pictures, attributes, categories."""
+    places = (folder / "split", folder, folder / split)
+    place = next((one for one in places if (one / f"{split}.txt").is_file()), places[0])
+    return [place / f"{split}{kind}.txt" for kind in ("", "_attr", "_cate")]
 
 
 def _only_one(labels: Mapping[str, NDArray[np.int16]], members: tuple[str, ...]) -> NDArray[np.int16]:

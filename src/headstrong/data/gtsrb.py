@@ -55,8 +55,8 @@ def listing(root: Path, part: Part) -> Listing:
         if first_folder(root / "train", root / "test") is None:
             raise MissingDataError(f"{root}: neither GTSRB/ nor train/ and test/ is there; place one of the two")
         return official_listing(root, part, (), _TITLE, partial(_track, folder=root / "train"))
-    training, testing = root / "GTSRB" / "Training", root / "GTSRB" / "Final_Test" / "Images"
-    train, test = _training(training), _tests(root / "GT-final_test.csv", testing)
+    training, testing, tests = official_places(root)
+    train, test = _training(training), _tests(tests, testing)
     note = whats_there(_TITLE, root, train, test)
     tested = part.split == "test"
     columns = {}
@@ -70,6 +70,16 @@ def listing(root: Path, part: Part) -> Listing:
     return of_classes(root, folder, part.split, columns, list(CLASSES), note)
 
 
+def official_places(root: Path) -> tuple[Path, Path, Path]:
+    """Of the official layout, the folders of the training and of the test pictures, and the list of the latter."""
+    return root / "GTSRB" / "Training", root / "GTSRB" / "Final_Test" / "Images", root / "GT-final_test.csv"
+
+
+def tells_track(file: str) -> bool:
+    """Whether the name of a file tells its track, <track>_<frame>.ppm."""
+    return _TRACK.fullmatch(file) is not None
+
+
 def _track(file: str, folder: Path) -> str:
     found = _TRACK.fullmatch(file)
     if found is None:
@@ -80,20 +90,37 @@ def _track(file: str, folder: Path) -> str:
     return found[1]
 
 
+def digits() -> list[str]:
+    """The official names of the class folders."""
+    return [f"{number:05d}" for number in range(len(CLASSES))]
+
+
 def _training(folder: Path) -> dict[str, list[str]]:
     """Class folder -> its files, both sorted."""
     if not folder.is_dir():
         raise MissingDataError(f"{folder}: no such folder; unpack GTSRB-Training_fixed.zip there")
-    check_classes(folder, folders(folder), [f"{number:05d}" for number in range(len(CLASSES))])
+    check_classes(folder, folders(folder), digits())
     return images(folder)
 
 
 def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
+    """`listed_tests`, where there is a folder and no stranger in it."""
+    found = listed_tests(path)
+    listed = {file for files in found.values() for file in files}
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB_Final_Test_Images.zip there")
+    stranger = next((file for file in image_files(folder) if file not in listed), None)
+    if stranger is not None:
+        raise BrokenFileError(f"{folder / stranger}: {path.name} has no line of it, expected one; get the list again")
+    return found
+
+
+def listed_tests(path: Path) -> dict[str, list[str]]:
     """Class folder -> the files that the list has of it, in its order."""
     lines = read_lines(path)
     if not lines or tuple(lines[0][1].split(";")) != HEADER:
         raise wrong(path, 1, "another header", ";".join(HEADER))
-    found: dict[str, list[str]] = {f"{number:05d}": [] for number in range(len(CLASSES))}
+    found: dict[str, list[str]] = {name: [] for name in digits()}
     named = []
     for line in lines[1:]:
         fields = [field.strip() for field in split_columns(path, line, len(HEADER), ";")]
@@ -102,10 +129,5 @@ def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
             raise wrong(path, line[0], f"'{fields[0]}'", "the name of a .ppm file")
         named.append((line[0], fields[0]))
         found[f"{number:05d}"].append(fields[0])
-    listed = once(path, named)
-    if not folder.is_dir():
-        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB_Final_Test_Images.zip there")
-    stranger = next((file for file in image_files(folder) if file not in listed), None)
-    if stranger is not None:
-        raise BrokenFileError(f"{folder / stranger}: {path.name} has no line of it, expected one; get the list again")
+    once(path, named)
     return found

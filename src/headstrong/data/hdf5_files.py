@@ -1,16 +1,18 @@
 """What the project's data files in HDF5 have in common: written once and whole, checked before they are read.
 
 A file has samples as rows. /rgb uint8 (N, 3, H, W) and /index str (N,) are in each; what else there is, the module of
-its format knows. File attributes in each: format, dataset, split, classes (JSON), settings (JSON), code, complete.
+its format knows. File attributes in each: format, dataset, split, classes (JSON), settings (JSON), code, complete,
+digest (SHA-256 of the other attributes and of the names; all else has checksums of HDF5).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -26,7 +28,7 @@ COMPRESSION: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 1, 
 # The structures of HDF5 1.10 (2016) carry checksums. In older ones a damaged index loses samples, which then read as 0.
 FILE_FORMAT = ("v110", "v110")
 REMEDY = "delete it and run the command that made it again"
-_INDEX_CHUNK = 1024  # names
+DIGEST = "digest"  # the attribute with a digest of all other attributes and of the names
 _BLOCK_BYTES = 32 << 20  # what a pass over a whole data set holds in memory
 
 Indices = Sequence[int] | NDArray[np.integer[Any]]
@@ -34,33 +36,63 @@ Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 Sample = TypeVar("Sample")
 
 
-def create_rows(
-    file: h5py.File, name: str, shape: tuple[int, ...], kind: type[np.generic], shrinks: bool = False
-) -> h5py.Dataset:
-    """An empty array of samples (N, ...), compressed; a chunk is one sample: what a shuffled batch reads.
-
-    shrinks: whether it may be cut to fewer samples when they are known.
-    """
+def create_rows(file: h5py.File, name: str, shape: tuple[int, ...], kind: type[np.generic]) -> h5py.Dataset:
+    """An empty array of samples (N, ...), compressed; a chunk is one sample: what a shuffled batch reads."""
     chunks, filters = ((1, *shape[1:]), COMPRESSION) if shape[0] else (None, {})
-    limits = {"maxshape": shape} if shrinks else {}
-    return file.create_dataset(name, shape, kind, chunks=chunks, track_times=False, **limits, **filters)
+    return file.create_dataset(name, shape, kind, chunks=chunks, track_times=False, **filters)
 
 
-def create_index(file: h5py.File, count: int, shrinks: bool = False) -> h5py.Dataset:
-    """The empty /index of `count` names; shrinks: whether it may be cut to fewer."""
-    limits = {"maxshape": (count,), "chunks": (min(count, _INDEX_CHUNK),)} if shrinks else {}
-    return file.create_dataset("index", (count,), h5py.string_dtype(), track_times=False, **limits)
+def create_numbers(file: h5py.File, name: str, numbers: NDArray[Any]) -> None:
+    """An array of one number for each sample."""
+    # Compressed, because only compressed chunks carry a checksum: a number that changed on disk is noticed.
+    chunks, filters = (numbers.shape, COMPRESSION) if len(numbers) else (None, {})
+    file.create_dataset(name, data=numbers, chunks=chunks, track_times=False, **filters)
+
+
+def create_index(file: h5py.File, count: int) -> h5py.Dataset:
+    """The empty /index of `count` names."""
+    return file.create_dataset("index", (count,), h5py.string_dtype(), track_times=False)
+
+
+class NameDigest:
+    """A digest of the names of all samples, in order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, names: Sequence[str]) -> None:
+        """The names that come next."""
+        self._digest.update("".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"))
+
+    def of(self, attributes: Mapping[str, Any]) -> str:
+        """The digest of the names and of the attributes of their file, but for the digest itself."""
+        told = {key: value if isinstance(value, str) else int(value) for key, value in attributes.items()}
+        told.pop(DIGEST, None)
+        text = json.dumps(told, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(f"{self._digest.hexdigest()}\n{text}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def seal(file: h5py.File, attributes: Mapping[str, Any], names: NameDigest) -> None:
+    """Write the attributes of a file that is whole, and a digest of them and of the names.
+
+    HDF5 keeps texts in a heap that has no checksum.
+    """
+    told = {**attributes, "complete": 1}
+    for key, value in told.items():
+        file.attrs[key] = value
+    file.attrs[DIGEST] = names.of(told)
 
 
 def promised(
-    samples: Iterator[Sample], count: int, path: Path, source: str, unit: str = "frame"
-) -> Iterator[tuple[int, Sample]]:
+    samples: Iterator[Sample], count: int, path: Path, source: str, unit: str = "frame", first: int = 0
+) -> Generator[tuple[int, Sample], None, None]:
     """(row, sample) of exactly `count` samples; ValueError, naming `path` and `source`, when there are more or fewer.
 
     Tells how far it is: a bar on a terminal, else one plain line for every tenth. unit: what a sample is called there.
+    first: the row of the first of `samples`; those before it are there already.
     """
-    found = 0
-    for sample in _progress(samples, count, source, unit):
+    found = first
+    for sample in _progress(samples, count, source, unit, first):
         if found == count:
             raise ValueError(f"{path}: {source} gives more than the {count} samples it promised")
         yield found, sample
@@ -69,14 +101,14 @@ def promised(
         raise ValueError(f"{path}: {source} gave {found} samples, not the {count} it promised")
 
 
-def _progress(samples: Iterator[Sample], count: int, title: str, unit: str) -> Iterator[Sample]:
+def _progress(samples: Iterator[Sample], count: int, title: str, unit: str, first: int) -> Iterator[Sample]:
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(samples, total=count, desc=title, unit=unit)
+        yield from tqdm(samples, total=count, initial=first, desc=title, unit=unit)
         return
     start = time.monotonic()
-    for done, sample in enumerate(samples, 1):
+    for done, sample in enumerate(samples, first + 1):
         yield sample
         if done * 10 // max(1, count) > (done - 1) * 10 // max(1, count):
             seconds = time.monotonic() - start
@@ -105,7 +137,9 @@ class RowFile:
             self._file = h5py.File(self.path, "r", locking=False)
         try:
             with self._broken():
-                self._load_header(dict(self._file.attrs))
+                attributes = dict(self._file.attrs)
+                self._load_header(attributes)
+                self._check_digest(attributes)
         except BaseException:
             self._file.close()
             raise
@@ -126,6 +160,12 @@ class RowFile:
         self.names: list[str] = [name.decode() for name in self._file["index"][:]]
         if len(self.names) != self.count:
             raise BrokenFileError(f"{self.path}: {len(self.names)} names for {self.count} samples; {REMEDY}")
+
+    def _check_digest(self, attributes: dict[str, Any]) -> None:
+        names = NameDigest()
+        names.add(self.names)
+        if attributes.get(DIGEST) != names.of(attributes):
+            raise BrokenFileError(f"{self.path}: its names or attributes were altered; {REMEDY}")
 
     def _check_layout(self, layout: Layout) -> None:
         """BrokenFileError where an array is absent, or not of the shape and type it should have."""

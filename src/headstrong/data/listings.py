@@ -7,8 +7,6 @@ their shape is not kept; what they hold but colour (transparency, a note to turn
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstrong.data.image_errors import UNREADABLE, reason
 from headstrong.data.ordered import in_order
 from headstrong.data.pictures import Picture, Skipped
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
@@ -27,8 +26,6 @@ from headstrong.seeds import derive_seed
 LABEL = "class"  # of data sets whose pictures have one label only
 BINARY = ("absent", "present")  # the classes of an attribute
 SPLITS = ("train", "validation", "test")
-# What Pillow's decoders raise on damaged files, besides its own.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -82,11 +79,12 @@ class Listing:
         return len(self.names)
 
     def samples(
-        self, size: tuple[int, int], count: int | None = None, processes: int = 1, skip: bool = False
+        self, size: tuple[int, int], count: int | None = None, processes: int = 1, skip: bool = False, first: int = 0
     ) -> Iterator[Picture | Skipped]:
         """The first `count` pictures (None: all) as (name, rgb uint8 (3, H, W), {label: class number}).
 
-        size: (H, W). processes: side by side; the bits do not depend on it. skip: a picture that cannot be read is
+        first: the picture to begin with. size: (H, W). processes: side by side; the bits do not depend on it.
+        skip: a picture that cannot be read is
         given as `Skipped`, else it raises BrokenFileError or MissingDataError, naming the file. ConfigError for a count
         that cannot be.
         """
@@ -94,12 +92,13 @@ class Listing:
             raise ConfigError(
                 f"{self.split}: {count} pictures asked for, but {self.place} has {len(self)}; ask for no more"
             )
-        return self._samples(size, self.names[:count], processes, skip)
+        return self._samples(size, self.names[:count], processes, skip, first)
 
     def _samples(
-        self, size: tuple[int, int], names: list[str], processes: int, skip: bool
+        self, size: tuple[int, int], names: list[str], processes: int, skip: bool, first: int
     ) -> Iterator[Picture | Skipped]:
-        for row, (name, image) in enumerate(zip(names, self._images(size, names, processes, skip), strict=True)):
+        left = names[first:]
+        for row, (name, image) in enumerate(zip(left, self._images(size, left, processes, skip), strict=True), first):
             if isinstance(image, str):
                 yield Skipped(name, image)
             else:
@@ -161,16 +160,20 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
     Bilinear with antialiasing, as torchvision resizes Pillow's images.
     """
+    return _resized(load_image(path), size)
+
+
+def load_image(path: Path) -> Image.Image:
+    """An image file, decoded to its end, as 8-bit colour; raises what `read_image` raises."""
     try:
         with Image.open(path) as image:
             image.load()
-            colour = _to_rgb(image)
+            return _to_rgb(image)
     except FileNotFoundError as error:
         raise MissingDataError(f"{path}: no such image, but it is listed; place it there") from error
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BrokenFileError(f"{path}: truncated or not an image ({reason}); get it again or remove it") from error
-    return _resized(colour, size)
+    except UNREADABLE as error:
+        said = reason(error)
+        raise BrokenFileError(f"{path}: truncated or not an image ({said}); get it again or remove it") from error
 
 
 def _resized(colour: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -41,18 +41,25 @@ _FRAMES_FOR_AXES = 3
 
 
 def samples(
-    root: Path, split: str, size: tuple[int, int], classes: int = 13, limit: int | None = None, processes: int = 1
+    root: Path,
+    split: str,
+    size: tuple[int, int],
+    classes: int = 13,
+    limit: int | None = None,
+    processes: int = 1,
+    first: int = 0,
 ) -> Iterator[tuple[str, Raw]]:
     """The frames of a split as (name, raw sample) at `size` (H, W), in the official order.
 
-    classes: 13 or 40. limit: the first so many frames. processes: side by side; the bits do not depend on it.
+    classes: 13 or 40. limit: the first so many frames. first: the frame to begin with. processes: side by
+    side; the bits do not depend on it.
     Raises MissingDataError or BrokenFileError, naming the file, and ConfigError for classes the layout has not got.
     """
     class_names(classes)
     layout = detect(Path(root))
     axes = _axes_of_normals(layout) if isinstance(layout, ArrayFolders) else None
     work = partial(_sample, layout, size=size, classes=classes, axes=axes)
-    return in_order(work, layout.names(split)[:limit], processes)
+    return in_order(work, layout.names(split)[:limit][first:], processes)
 
 
 def count(root: Path, split: str) -> int:
@@ -65,7 +72,7 @@ def check(root: Path) -> str:
     layout = detect(Path(root))
     layout.check()
     if isinstance(layout, ArrayFolders):
-        _axes_of_normals(layout)
+        check_normals(layout)
     sizes = [f"{len(layout.names(split))} {split}" for split in SPLITS]
     return f"NYUv2 as {layout.title} in {root}: {' and '.join(sizes)} frames"
 
@@ -128,6 +135,11 @@ def _facing(normals: NDArray[np.float32], camera: Intrinsics) -> NDArray[np.floa
     length = np.linalg.norm(normals, axis=0)
     # What points straight away leaves nothing: it looks at the camera then.
     return np.where(length > 1e-6, normals / np.maximum(length, 1e-6), -ray).astype(np.float32)
+
+
+def check_normals(layout: ArrayFolders) -> None:
+    """BrokenFileError where the stored normals are not those of the depth, in any axes."""
+    _axes_of_normals(layout)
 
 
 def _axes_of_normals(layout: ArrayFolders) -> Axes:

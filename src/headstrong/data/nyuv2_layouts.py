@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import h5py
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstrong.data.cameras import Intrinsics
+from headstrong.data.image_errors import UNREADABLE, reason
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 
 SPLITS = ("train", "test")
@@ -134,7 +135,7 @@ class LabelledMat:
         if official.max() > len(_class_table()):
             raise BrokenFileError(f"{self.path}: frame {name} has class {official.max()}, expected 0..894")
         labelled = _to_classes(classes)[official.T]
-        return _cropped(rgb.transpose(2, 1, 0), depth.T, labelled, f"{self.path}: frame {name}")
+        return cropped(rgb.transpose(2, 1, 0), depth.T, labelled, f"{self.path}: frame {name}")
 
     def check(self) -> None:
         file = _open_mat(self.path)
@@ -142,7 +143,10 @@ class LabelledMat:
         for key, axes in (("images", 4), ("depths", 3), ("labels", 3)):
             if key not in file or file[key].ndim != axes or len(file[key]) < highest:
                 raise BrokenFileError(f"{self.path}: no {key} of {highest} frames in it; get it again")
-        names = [file[link][:].ravel() for link in file["names"][:].ravel()] if "names" in file else []
+        try:
+            names = [file[link][:].ravel() for link in file["names"][:].ravel()] if "names" in file else []
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise BrokenFileError(f"{self.path}: its names cannot be read ({reason(error)}); get it again") from error
         for row, letters in zip(_class_table(), names, strict=False):
             found = "".join(map(chr, letters))
             if found != row["name894"]:
@@ -166,6 +170,7 @@ class ArrayFolders:
 
     root: Path
     title: str = "folders of .npy files"
+    kinds: ClassVar[tuple[str, ...]] = ("image", "label", "depth", "normal")
 
     def names(self, split: str) -> list[str]:
         folder = self.root / ("val" if split == "test" else split) / "image"
@@ -177,10 +182,7 @@ class ArrayFolders:
     def read(self, name: str, classes: int) -> Frame:
         if classes != 13:
             raise ConfigError(f"nyuv2: classes is {classes}, but {self.title} in {self.root} know 13 only")
-        image, label, depth, normal = (self._load(name, key) for key in ("image", "label", "depth", "normal"))
-        if label.min() < -1 or label.max() >= classes:
-            outside = label.min() if label.min() < -1 else label.max()
-            raise BrokenFileError(f"{self._path(name, 'label')}: class {outside:g}, expected -1..{classes - 1}")
+        image, label, depth, normal = (self.array(name, key) for key in self.kinds)
         height, width = label.shape
         whole = cut(CAMERA, CROP[0], CROP[2])
         return Frame(
@@ -194,20 +196,28 @@ class ArrayFolders:
     def check(self) -> None:
         for split in SPLITS:
             for name in self.names(split):
-                for key in ("image", "label", "depth", "normal"):
-                    self._load(name, key, mode="r")
+                for key in self.kinds:
+                    self.array(name, key, mode="r")
 
-    def _path(self, name: str, key: str) -> Path:
+    def path(self, name: str, key: str) -> Path:
+        """The file of one array of a frame."""
         folder, number = name.split("-")
         return self.root / folder / key / f"{number}.npy"
 
-    def _load(self, name: str, key: str, mode: Any = None) -> NDArray[Any]:
-        path = self._path(name, key)
+    def array(self, name: str, key: str, mode: Any = None) -> NDArray[Any]:
+        """One array of a frame; BrokenFileError for another shape than its image's, or a class there is not.
+
+        mode: as for np.load; values are looked at only where it is None.
+        """
+        path = self.path(name, key)
         array = _read(path, partial(np.load, mmap_mode=mode))
-        height, width = _read(self._path(name, "image"), partial(np.load, mmap_mode="r")).shape[:2]
+        height, width = _read(self.path(name, "image"), partial(np.load, mmap_mode="r")).shape[:2]
         shape = {"label": (height, width), "depth": (height, width, 1)}.get(key, (height, width, 3))
         if array.shape != shape:
             raise BrokenFileError(f"{path}: array of shape {array.shape}, expected {shape}; get it again")
+        if key == "label" and mode is None and not (array.min() >= -1 and array.max() < 13):
+            outside = array.min() if array.min() < -1 else array.max()
+            raise BrokenFileError(f"{path}: class {outside:g}, expected -1..12")
         return array
 
 
@@ -217,43 +227,59 @@ class FrameFolders:
 
     root: Path
     title: str = "frame folders"
+    kinds: ClassVar[tuple[str, ...]] = ("rgb", "depth", "label13", "label40")
 
     def names(self, split: str) -> list[str]:
         return _split_names(self.root / "splits.csv", split)
 
     def read(self, name: str, classes: int) -> Frame:
-        rgb, depth, labelled = (_read(self._path(name, kind), _pixels) for kind in ("rgb", "depth", f"label{classes}"))
-        for kind, array, wanted in (
-            ("rgb", rgb, (np.uint8, 3)),
-            ("depth", depth, (np.uint16, 2)),
-            (f"label{classes}", labelled, (np.uint8, 2)),
-        ):
-            if (array.dtype, array.ndim) != wanted or array.shape[:2] != rgb.shape[:2]:
+        rgb, depth, labelled = (self.image(name, kind) for kind in ("rgb", "depth", f"label{classes}"))
+        for kind, array in (("depth", depth), (f"label{classes}", labelled)):
+            if array.shape[:2] != rgb.shape[:2]:
+                height, width = rgb.shape[:2]
                 raise BrokenFileError(
-                    f"{self._path(name, kind)}: {array.dtype} of shape {array.shape}, expected {wanted[0].__name__} "
-                    f"of {rgb.shape[0]}x{rgb.shape[1]} pixels; get it again"
+                    f"{self.path(name, kind)}: {array.dtype} of shape {array.shape}, expected {array.dtype} "
+                    f"of {height}x{width} pixels; get it again"
                 )
-        if labelled.max() > classes:
-            path = self._path(name, f"label{classes}")
-            raise BrokenFileError(f"{path}: class {labelled.max()}, expected 0..{classes}; get it again")
-        return _cropped(rgb, depth / np.float32(1000), labelled, str(self._path(name, "rgb")))
+        return cropped(rgb, depth / np.float32(1000), labelled, str(self.path(name, "rgb")))
 
     def check(self) -> None:
         for split in SPLITS:
             for name in self.names(split):
-                sizes = {_read(self._path(name, kind), _size) for kind in ("rgb", "depth", "label13", "label40")}
+                sizes = {_read(self.path(name, kind), _size) for kind in self.kinds}
                 if len(sizes) > 1:
-                    raise BrokenFileError(f"{self._path(name, 'rgb')}: not of the size of its depth and labels")
+                    raise BrokenFileError(f"{self.path(name, 'rgb')}: not of the size of its depth and labels")
 
-    def _path(self, name: str, kind: str) -> Path:
+    def image(self, name: str, kind: str) -> NDArray[Any]:
+        """The pixels of one image of a frame, of any size; BrokenFileError for another type, or a class there is not.
+
+        kind: rgb, uint8 (H, W, 3); depth, uint16 (H, W) millimetres; label13 or label40, uint8 (H, W) from 0.
+        """
+        path = self.path(name, kind)
+        pixels = _read(path, _pixels)
+        kinds, axes = {"rgb": (np.uint8, 3), "depth": (np.uint16, 2)}.get(kind, (np.uint8, 2))
+        if (pixels.dtype, pixels.ndim) != (kinds, axes):
+            raise BrokenFileError(
+                f"{path}: {pixels.dtype} of shape {pixels.shape}, expected {kinds.__name__} with {axes} axes"
+            )
+        classes = int(kind.removeprefix("label")) if kind.startswith("label") else 255
+        if kind != "depth" and pixels.max() > classes:
+            raise BrokenFileError(f"{path}: class {pixels.max()}, expected 0..{classes}; get it again")
+        return pixels
+
+    def path(self, name: str, kind: str) -> Path:
+        """The file of one image of a frame."""
         return self.root / kind / f"{name}.{'jpg' if kind == 'rgb' else 'png'}"
 
 
 def _split_names(path: Path, split: str) -> list[str]:
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; place the official split there (docs/data.md)")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BrokenFileError(f"{path}: not a table ({reason(error)}); get it again") from error
     if not rows or any(row.get("split") not in SPLITS or not (row.get("index") or "").isdecimal() for row in rows):
         raise BrokenFileError(f"{path}: expected the columns index (a number) and split (train or test); get it again")
     return [row["index"] for row in rows if row["split"] == split]
@@ -264,9 +290,8 @@ def _read(path: Path, load: Callable[[Path], Any]) -> Any:
         raise MissingDataError(f"{path}: no such file; NYUv2 is not whole, place it again (docs/data.md)")
     try:
         return load(path)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise BrokenFileError(f"{path}: truncated or not what its name says ({reason}); get it again") from error
+    except UNREADABLE as error:
+        raise BrokenFileError(f"{path}: truncated or not what its name says ({reason(error)}); get it again") from error
 
 
 def _pixels(path: Path) -> NDArray[Any]:
@@ -281,8 +306,9 @@ def _size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def _cropped(rgb: NDArray[Any], depth: NDArray[Any], labelled: NDArray[Any], where: str) -> Frame:
-    """The part of a whole official frame, at any scale, that the official evaluation keeps."""
+def cropped(rgb: NDArray[Any], depth: NDArray[Any], labelled: NDArray[Any], where: str) -> Frame:
+    """The part of a whole official frame, at any scale, that the official evaluation keeps; BrokenFileError for another
+    shape than 4:3. where: what the message begins with."""
     height, width = depth.shape
     if height * FULL_SIZE[1] != width * FULL_SIZE[0]:
         raise BrokenFileError(f"{where}: {width}x{height} pixels, expected a whole frame of 4:3; get it again")

@@ -120,13 +120,13 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 def samples(
-    seed: int, domain: str, split: str, count: int, size: tuple[int, int], processes: int = 1
+    seed: int, domain: str, split: str, count: int, size: tuple[int, int], processes: int = 1, first: int = 0
 ) -> Iterator[tuple[str, NDArray[np.uint8], dict[str, int]]]:
     """`count` pictures of a domain and split ("train", "test") as (name, rgb uint8 (3, H, W), {attribute: class
     number}), in order; H and W are multiples of 4.
 
     Every picture has a seed of its own, derived from `seed`, so the bits do not depend on `count` or `processes`.
-    Every ten pictures, counted from the first, have each shape once.
+    first: the picture to begin with. Every ten pictures, counted from the first, have each shape once.
     Raises ConfigError for an unknown domain and a size that cannot be.
     """
     if domain not in _DOMAINS:
@@ -134,7 +134,7 @@ def samples(
     if any(side < 4 or side % 4 for side in size):
         raise ConfigError(f"size {list(size)}: objects makes pictures whose sides are multiples of 4; change it")
     work = partial(_sample, seed, domain, split, (size[0], size[1]))
-    return in_order(work, [f"{split}-{i:06d}" for i in range(count)], processes)
+    return in_order(work, [f"{split}-{i:06d}" for i in range(first, count)], processes)
 
 
 def _sample(

@@ -5,34 +5,25 @@
     /index            str   (N,)           name of each picture
 
 File attributes: format, dataset, domain, split, classes (JSON, {label: names of its classes}), settings (JSON), code
-(digest of the code that made it), complete; and, where pictures were left out because they could not be read, skipped
-(JSON, pairs of name and reason). Equal content gives equal bytes.
+(digest of the code that made it), complete, digest (of the names and of the other attributes); and, where pictures
+were left out because they could not be read, skipped (JSON, pairs of name and reason). Equal content gives equal bytes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from headstrong.data.hdf5_files import (
-    COMPRESSION,
-    FILE_FORMAT,
-    REMEDY,
-    Indices,
-    RowFile,
-    create_index,
-    create_rows,
-    promised,
-)
+from headstrong.data.hdf5_files import REMEDY, Indices, RowFile, create_numbers
+from headstrong.data.row_parts import Inputs, Parts, Row, RowPlan, Samples, new_file
 from headstrong.errors import BrokenFileError, ConfigError
-from headstrong.provenance import atomic_path, settings_json
+from headstrong.provenance import settings_json
 
 FORMAT = "headstrong-pictures-1"
 log = logging.getLogger(__name__)
@@ -50,7 +41,7 @@ class Skipped(NamedTuple):
 
 def write_pictures(
     path: Path,
-    samples: Iterator[Picture | Skipped],
+    samples: Samples[Picture | Skipped],
     *,
     count: int,
     size: tuple[int, int],
@@ -61,63 +52,60 @@ def write_pictures(
     settings: dict[str, Any],
     code: str,
     shrinks: bool = False,
+    inputs: Inputs | None = None,
 ) -> list[Skipped]:
     """Write the pictures of one domain and split, one at a time: memory grows by the labels only.
 
     samples: `count` triples of a name, an image uint8 (3, H, W) at `size`, and the class number of every label; where
     the file `shrinks`, there may be `Skipped` ones among them, which it then lacks. Returns those, and logs them.
+    samples may also be a function that gives those from a row on: then a killed build goes on where it was; inputs: a
+    digest of the files read for a range of rows (`row_parts`).
     classes: the names of each label's classes. settings: what decided the content; code: its digest.
     The file appears under `path` only when whole. Raises ValueError, naming the picture, when one is not as promised
     (a defect of the data source, not of the user), and BrokenFileError where all are skipped.
     """
-    source, rows, skipped = f"{dataset} {domain} {split}", 0, list[Skipped]()
-    # No lock: nobody else knows the partial file, and locks fail on some network file systems.
-    with atomic_path(path) as partial, h5py.File(partial, "w", libver=FILE_FORMAT, locking=False) as file:
-        images = create_rows(file, "rgb", (count, 3, *size), np.uint8, shrinks)
-        index = create_index(file, count, shrinks)
-        labels = {label: np.zeros(count, dtype=np.int16) for label in classes}
-        for _, sample in promised(samples, count, path, source, unit="picture"):
-            if isinstance(sample, Skipped):
-                log.warning("skipped %s: %s", sample.name, sample.reason)
-                skipped.append(sample)
-                continue
-            name, image, numbers = sample
-            _check_picture(name, image, numbers, size, classes)
-            index[rows] = name
-            images[rows] = image
-            for label, number in numbers.items():
-                labels[label][rows] = number
-            rows += 1
+    source = f"{dataset} {domain} {split}"
+    attributes = {
+        "dataset": dataset,
+        "domain": domain,
+        "split": split,
+        "classes": json.dumps(dict(classes), ensure_ascii=False),
+        "settings": settings_json(settings),
+        "code": code,
+        "format": FORMAT,
+    }
+    plan = RowPlan(
+        title=source,
+        unit="picture",
+        count=count,
+        arrays={"rgb": ((3, *size), np.uint8)},
+        numbers={f"labels/{label}": np.int16 for label in classes},
+        facts={**attributes, "shrinks": shrinks, "size": list(size), "count": count},
+    )
+
+    def convert(sample: Picture | Skipped) -> Row | Skipped:
+        if isinstance(sample, Skipped):
+            log.warning("skipped %s: %s", sample.name, sample.reason)
+            return sample
+        name, image, numbers = sample
+        _check_picture(name, image, numbers, size, classes)
+        return Row(name, {"rgb": image}, {f"labels/{label}": int(number) for label, number in numbers.items()})
+
+    with Parts(path, plan, samples, inputs) as parts:
+        parts.fill(convert)
+        skipped = [Skipped(*one) for one in parts.skipped()]
+        if skipped and len(skipped) == count:
+            parts.discard()
+            raise BrokenFileError(f"{source}: none of {count} pictures can be read; the first: {skipped[0].reason}")
         if skipped:
-            _cut(file, rows, skipped, source)
-        for label, found in labels.items():
-            _write_label(file, label, found[:rows])
-        file.attrs["dataset"] = dataset
-        file.attrs["domain"] = domain
-        file.attrs["split"] = split
-        file.attrs["classes"] = json.dumps(dict(classes), ensure_ascii=False)
-        file.attrs["settings"] = settings_json(settings)
-        file.attrs["code"] = code
-        file.attrs["format"] = FORMAT
-        file.attrs["complete"] = 1
+            attributes["skipped"] = json.dumps(skipped, ensure_ascii=False)
+        with new_file(path) as file:
+            parts.move_into(file, attributes)
+            for name, numbers in parts.numbers().items():
+                create_numbers(file, name, numbers)
     if shrinks:
         log.info("skipped %d of %d pictures", len(skipped), count)
     return skipped
-
-
-def _cut(file: h5py.File, rows: int, skipped: list[Skipped], source: str) -> None:
-    """Cut the arrays to the pictures that could be read, and note the others."""
-    if not rows:
-        raise BrokenFileError(f"{source}: none of {len(skipped)} pictures can be read; the first: {skipped[0].reason}")
-    for name in ("rgb", "index"):
-        file[name].resize(rows, axis=0)
-    file.attrs["skipped"] = json.dumps(skipped, ensure_ascii=False)
-
-
-def _write_label(file: h5py.File, label: str, numbers: NDArray[np.int16]) -> None:
-    # Compressed, because only compressed chunks carry a checksum: a class number that changed on disk is noticed.
-    chunks, filters = (numbers.shape, COMPRESSION) if len(numbers) else (None, {})
-    file.create_dataset(f"labels/{label}", data=numbers, chunks=chunks, track_times=False, **filters)
 
 
 def _check_picture(

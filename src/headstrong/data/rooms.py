@@ -7,17 +7,16 @@ the walls and on the floor, pictures, lights, and a camera chosen so that it see
 from __future__ import annotations
 
 import math
-import multiprocessing
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from headstrong.data import furniture, labels, textures
 from headstrong.data.cameras import Camera
+from headstrong.data.ordered import in_order
 from headstrong.data.pieces import ANY_HUE as ANY
 from headstrong.data.pieces import CLASS, CLASSES, Draw, Part, Piece
 from headstrong.data.primitives import Floats, Solids, box, cylinder, sphere
@@ -34,33 +33,15 @@ PLACING_TRIES = 12
 
 
 def samples(
-    seed: int, split: str, count: int, size: tuple[int, int], antialias: int = 1, processes: int = 1
+    seed: int, split: str, count: int, size: tuple[int, int], antialias: int = 1, processes: int = 1, first: int = 0
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """`count` raw samples of a split ("train", "test") as (name, raw sample), in order; every image has a seed of its
-    own, derived from `seed`, so the bits do not depend on `count` or `processes`."""
-    jobs = [
-        (f"{split}-{i:06d}", derive_seed(seed, "rooms", split, i), (size[0], size[1]), antialias) for i in range(count)
-    ]
-    if processes <= 1:
-        yield from map(_sample, jobs)
-        return
-    # Fresh processes, and an executor, which notices when one of them is killed.
-    executor = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        waiting: deque[Future[tuple[str, dict[str, Any]]]] = deque()
-        for job in jobs:
-            waiting.append(executor.submit(_sample, job))
-            if len(waiting) > 16 * processes:  # do not run far ahead of a slow reader
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    own, derived from `seed`, so the bits do not depend on `count` or `processes`. first: the image to begin with."""
+    return in_order(partial(_sample, seed, split, (size[0], size[1]), antialias), range(first, count), processes)
 
 
-def _sample(job: tuple[str, int, tuple[int, int], int]) -> tuple[str, dict[str, Any]]:
-    name, seed, size, antialias = job
-    return name, render(seed, size, antialias)
+def _sample(seed: int, split: str, size: tuple[int, int], antialias: int, number: int) -> tuple[str, dict[str, Any]]:
+    return f"{split}-{number:06d}", render(derive_seed(seed, "rooms", split, number), size, antialias)
 
 
 def render(seed: int, size: tuple[int, int] = (64, 64), antialias: int = 1) -> dict[str, Any]:

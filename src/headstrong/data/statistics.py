@@ -22,10 +22,12 @@ def batches(count: int) -> Iterator[NDArray[np.int64]]:
 
 
 def counted(split: SplitFile, letter: str, indices: NDArray[np.int64], pixels: str) -> NDArray[np.bool_]:
-    """Bool (B, 1, H, W): the pixels that count for this task ("all": every one; "valid": where its mask is true)."""
+    """Bool (B, 1, H, W): the pixels that count for this task ("all": every one; "valid": where its mask is true); none
+    of an image without a label for it."""
+    present = split.read_present(letter, indices)[:, None, None, None]
     if pixels == "all" or TASKS[letter].mask == "none":
-        return np.ones((indices.size, 1, *split.size), dtype=bool)
-    return split.read_valid(indices)[:, None]
+        return np.broadcast_to(present, (indices.size, 1, *split.size))
+    return split.read_valid(indices)[:, None] & present
 
 
 def read_target(split: SplitFile, letter: str, indices: NDArray[np.int64], depth: str) -> NDArray[np.float64]:

@@ -1,67 +1,43 @@
 """Taskonomy (Zamir et al. 2018): scanned buildings, every task as an image of its own.
 
 Layouts, found by themselves: `<building>/<domain>/point_P_view_V_domain_<domain>.png` (official),
-`<domain>/<building>/...`, and `<domain>/point_...png` (the sample of one building).
+`<domain>/<building>/...`, and `<domain>/point_...png` (the sample of one building). Splits: `taskonomy_views.choose`.
 Encodings as the released loader of Ghamizi et al. reads them: 16-bit depth in 1/512 m, 65535 where there is none; the
-other 16-bit images are shares of 65535; normals are colours.
-
-Split: one building as released, camera points below 1200 for training, the others for testing; several buildings by
-whole buildings, every fifth in alphabetical order for testing.
+other 16-bit images are shares of 65535; normals and curvatures are colours. A label that a view lacks is None in its
+raw sample; a view without a colour image is left out.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from headstrong.data.ordered import in_order
+from headstrong.data.taskonomy_views import DOMAINS, LABELS, View, choose
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.tasks import CURVATURE_HALF, DEPTH_INVALID_FROM, DEPTH_UNITS_PER_METRE
 
-__all__ = ["check", "class_names", "count", "samples"]
+__all__ = ["DOMAINS", "check", "class_names", "count", "frames", "inputs", "read_frame", "samples"]
 
-Raw = dict[str, NDArray[Any]]
+Raw = dict[str, NDArray[Any] | None]
 
-# letter -> (the domain's folder, its name in file names); the first folder that is there is taken
-DOMAINS: dict[str, tuple[str, ...]] = {
-    "rgb": ("rgb",),
-    "s": ("segment_semantic", "segmentsemantic"),
-    "d": ("depth_zbuffer",),
-    "D": ("depth_euclidean",),
-    "n": ("normal",),
-    "k": ("keypoints2d",),
-    "K": ("keypoints3d",),
-    "e": ("edge_texture",),
-    "E": ("edge_occlusion",),
-    "p": ("principal_curvature",),
-    "r": ("reshading",),
-}
 SIXTEEN_BIT = "kKeE"
-LAST_TRAINING_POINT = 1199
 SPLITS = ("train", "test")
-_FRAME = re.compile(r"point_(\d+)_view_(\d+)_domain_rgb\.png")
+PNG_END = 64  # bytes among which the last chunk of a PNG begins
 _CLASSES = 16  # as COCO's objects found in the scans; class 0 is background and uncertain together
-
-
-class Frame(NamedTuple):
-    """One camera view: its building ("" in the sample of one building), and the path of each domain's image."""
-
-    building: str
-    point: int
-    view: int
-    paths: dict[str, Path]
-
-    @property
-    def name(self) -> str:
-        """Unique in the data set."""
-        return f"{self.building}/point_{self.point}_view_{self.view}".lstrip("/")
+# Colour types of the PNG files, by what is read from them: another type would be read as other numbers.
+_TYPES = {"colour": ("RGB", "RGBA"), "grey": ("L", "LA", "RGB", "RGBA"), "labels": ("L", "P"), "16-bit grey": ("I",)}
+# What Pillow's decoders raise on damaged files, besides its own.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
 
 def class_names(classes: int = _CLASSES) -> list[str]:
@@ -69,9 +45,20 @@ def class_names(classes: int = _CLASSES) -> list[str]:
     return ["unlabelled", *(f"object {number}" for number in range(1, _CLASSES + 1))]
 
 
-def count(root: Path, split: str) -> int:
-    """How many frames a split has."""
-    return len(_frames(Path(root), split))
+def frames(root: Path, split: str, settings: Mapping[str, Any] | None = None) -> list[View]:
+    """The views of a split, by building, point and view.
+
+    settings: buildings, split_rule and missing_labels, as `taskonomy_views.choose` takes them; what is not given: no
+    list, by buildings, masked.
+    """
+    known = settings or {}
+    rule, missing = known.get("split_rule", "buildings"), known.get("missing_labels", "mask")
+    return choose(Path(root), split, known.get("buildings"), rule, missing)
+
+
+def count(root: Path, split: str, settings: Mapping[str, Any] | None = None) -> int:
+    """How many views a split has; `settings` as in `frames`."""
+    return len(frames(root, split, settings))
 
 
 def check(root: Path) -> str:
@@ -81,97 +68,104 @@ def check(root: Path) -> str:
 
 
 def samples(
-    root: Path, split: str, size: tuple[int, int], classes: int = _CLASSES, limit: int | None = None, processes: int = 1
+    root: Path,
+    split: str,
+    size: tuple[int, int],
+    classes: int = _CLASSES,
+    limit: int | None = None,
+    processes: int = 1,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, Raw]]:
-    """The frames of a split as (name, raw sample) at `size` (H, W), by building, point and view.
+    """The views of a split as (name, raw sample) at `size` (H, W); `settings` as in `frames`.
 
-    Raises MissingDataError where an image is absent, BrokenFileError where one is not what it should be.
+    Raises MissingDataError where an image is absent that is needed, BrokenFileError where one is not what it should be.
     """
-    frames = {frame.name: frame for frame in _frames(Path(root), split)}
-    return in_order(partial(_named_sample, frames, size=size), list(frames)[:limit], processes)
+    return read(Path(root), frames(root, split, settings)[:limit], size, processes)
 
 
-def _named_sample(frames: dict[str, Frame], name: str, size: tuple[int, int]) -> tuple[str, Raw]:
-    return name, read_frame(frames[name], size)
+def read(root: Path, views: list[View], size: tuple[int, int], processes: int) -> Iterator[tuple[str, Raw]]:
+    """These views as (name, raw sample), in order; the bits do not depend on `processes`."""
+    return in_order(partial(_named_sample, root, size), views, processes)
 
 
-def read_frame(frame: Frame, size: tuple[int, int]) -> Raw:
+def inputs(root: Path, views: list[View]) -> Iterator[Path]:
+    """The files that are read for these views."""
+    return (view.path(root, letter) for view in views for letter in ("rgb", *view.letters))
+
+
+def _named_sample(root: Path, size: tuple[int, int], view: View) -> tuple[str, Raw]:
+    return view.name, read_frame(root, view, size)
+
+
+def read_frame(root: Path, view: View, size: tuple[int, int]) -> Raw:
     """The raw sample of one view: colour and labels in the units of `headstrong.tasks.encode`, at `size` (H, W)."""
-    found: Raw = {"rgb": _image(frame.paths["rgb"], size, "RGB", Image.Resampling.BOX).transpose(2, 0, 1)}
-    # Labels take the nearest pixel: nothing is mixed across an edge.
-    nearest = partial(_image, size=size, resampling=Image.Resampling.NEAREST)
-    labels = nearest(frame.paths["s"], mode="L").astype(np.int64)
-    found["s"] = (np.maximum(labels, 1) - 1).astype(np.uint8)
-    if found["s"].max() > _CLASSES:
-        raise BrokenFileError(f"{frame.paths['s']}: label {labels.max()}, expected 0..{_CLASSES + 1}; get it again")
-    for letter in "dD":
-        units = nearest(frame.paths[letter], mode="I")
-        found[letter] = np.where(units < DEPTH_INVALID_FROM, units / DEPTH_UNITS_PER_METRE, 0).astype(np.float32)
-    for letter in SIXTEEN_BIT:
-        found[letter] = (nearest(frame.paths[letter], mode="I") / 65535).astype(np.float32)
-    found["n"] = (nearest(frame.paths["n"], mode="RGB").transpose(2, 0, 1) / 127.5 - 1).astype(np.float32)
-    found["r"] = (nearest(frame.paths["r"], mode="L") / 255).astype(np.float32)
-    curvature = nearest(frame.paths["p"], mode="RGB").transpose(2, 0, 1)[:2].astype(np.float64)
-    # The inverse of the encoding's arc tangent: encoded again, these bytes come back.
-    found["p"] = (CURVATURE_HALF * np.tan((curvature / 127.5 - 1) * np.pi / 2)).astype(np.float32)
+    found: Raw = dict.fromkeys(LABELS)
+    found["rgb"] = _picture(view.path(root, "rgb"), size)
+    for letter in view.letters:
+        found[letter] = _label(letter, view.path(root, letter), size)
+    # A hole in either depth is one in both, as both come from one scan; the masks of all tasks follow.
+    z, euclidean = found["d"], found["D"]
+    if z is not None and euclidean is not None:
+        known = (z > 0) & (euclidean > 0)
+        found["d"], found["D"] = np.where(known, z, 0), np.where(known, euclidean, 0)
     return found
 
 
-def _image(path: Path, size: tuple[int, int], mode: str, resampling: Image.Resampling) -> NDArray[Any]:
-    """An image as (H, W) or (H, W, 3), resized; mode "I" keeps 16 bits."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            kept = image if mode == "I" and image.mode.startswith("I") else image.convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise BrokenFileError(f"{path}: cannot be read as an image ({error}); get it again") from error
-    array = np.asarray(kept)
+def _label(letter: str, path: Path, size: tuple[int, int]) -> NDArray[Any]:
+    if letter == "s":
+        labels = _nearest(path, size, "labels").astype(np.int64)
+        if labels.max() > _CLASSES + 1:
+            raise BrokenFileError(f"{path}: label {labels.max()}, expected 0..{_CLASSES + 1}; get it again")
+        return (np.maximum(labels, 1) - 1).astype(np.uint8)
+    if letter in "dD":
+        units = _nearest(path, size, "16-bit grey")
+        return np.where(units < DEPTH_INVALID_FROM, units / DEPTH_UNITS_PER_METRE, 0).astype(np.float32)
+    if letter in SIXTEEN_BIT:
+        return (_nearest(path, size, "16-bit grey") / 65535).astype(np.float32)
+    if letter == "r":
+        return (_nearest(path, size, "grey") / 255).astype(np.float32)
+    colour = _nearest(path, size, "colour").transpose(2, 0, 1)
+    if letter == "n":
+        return (colour / 127.5 - 1).astype(np.float32)
+    # p: the inverse of the encoding's arc tangent; encoded again, these bytes come back.
+    return (CURVATURE_HALF * np.tan((colour[:2].astype(np.float64) / 127.5 - 1) * np.pi / 2)).astype(np.float32)
+
+
+def _picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    image = _opened(path, "colour")
+    if (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]), Image.Resampling.BOX)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _nearest(path: Path, size: tuple[int, int], kind: str) -> NDArray[Any]:
+    """A label image (H, W) or (H, W, 3) at `size`, by the nearest pixel: nothing is mixed across an edge."""
+    array = np.asarray(_opened(path, kind))
     if array.shape[:2] == size:
         return array
-    if resampling == Image.Resampling.NEAREST:
-        rows = (np.arange(size[0]) * array.shape[0] + array.shape[0] // 2) // size[0]
-        columns = (np.arange(size[1]) * array.shape[1] + array.shape[1] // 2) // size[1]
-        return array[np.minimum(rows, len(array) - 1)][:, np.minimum(columns, array.shape[1] - 1)]
-    return np.asarray(kept.resize((size[1], size[0]), resampling))
+    rows = (np.arange(size[0]) * array.shape[0] + array.shape[0] // 2) // size[0]
+    columns = (np.arange(size[1]) * array.shape[1] + array.shape[1] // 2) // size[1]
+    return array[np.minimum(rows, len(array) - 1)][:, np.minimum(columns, array.shape[1] - 1)]
 
 
-def _frames(root: Path, split: str) -> list[Frame]:
-    if not root.is_dir():
-        raise MissingDataError(f"{root}: no such folder; place Taskonomy there (docs/data.md lists the layouts)")
-    found = sorted((_frame(root, path) for path in sorted(_pictures(root))), key=lambda frame: frame[:3])
-    if not found:
-        raise MissingDataError(f"{root}: no point_P_view_V_domain_rgb.png below it; docs/data.md lists the layouts")
-    buildings = sorted({frame.building for frame in found})
-    if len(buildings) == 1:
-        chosen = [frame for frame in found if (frame.point > LAST_TRAINING_POINT) == (split == "test")]
-    else:
-        testing = set(buildings[4::5] or buildings[-1:])
-        chosen = [frame for frame in found if (frame.building in testing) == (split == "test")]
-    return chosen
-
-
-def _pictures(root: Path) -> Iterator[Path]:
-    for pattern in ("rgb/*_domain_rgb.png", "rgb/*/*_domain_rgb.png", "*/rgb/*_domain_rgb.png"):
-        yield from root.glob(pattern)
-
-
-def _frame(root: Path, picture: Path) -> Frame:
-    match = _FRAME.fullmatch(picture.name)
-    if match is None:
-        raise BrokenFileError(f"{picture}: expected a name point_P_view_V_domain_rgb.png; rename or remove it")
-    parts = picture.relative_to(root).parts[:-1]
-    building = next((part for part in parts if part != "rgb"), "")
-    paths = {letter: _path(root, picture, parts, names) for letter, names in DOMAINS.items()}
-    return Frame(building, int(match[1]), int(match[2]), paths)
-
-
-def _path(root: Path, picture: Path, parts: tuple[str, ...], names: tuple[str, ...]) -> Path:
-    """The image of one domain beside the picture, whatever the layout; MissingDataError when there is none."""
-    candidates = []
-    for name in names:
-        folder = root.joinpath(*(name if part == "rgb" else part for part in parts))
-        candidates += [folder / picture.name.replace("domain_rgb", f"domain_{written}") for written in names]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise MissingDataError(f"{candidates[0]}: no such image; get it, or remove {picture.name} and its other domains")
+def _opened(path: Path, kind: str) -> Image.Image:
+    """A whole image of one of the kinds in _TYPES; 16 bits stay 16 bits, and class numbers class numbers."""
+    try:
+        whole = path.read_bytes()
+        with Image.open(io.BytesIO(whole)) as image:
+            image.load()
+            if image.format == "PNG" and b"IEND" not in whole[-PNG_END:]:  # Pillow does without the end of a file
+                raise EOFError("it has no end")
+            mode = "I" if image.mode.startswith("I") else image.mode
+            if mode not in _TYPES[kind]:
+                raise BrokenFileError(f"{path}: a PNG of mode {image.mode}, expected {kind}; get it again")
+            if kind == "colour":
+                return image.convert("RGB")
+            return image.convert("L") if kind == "grey" else image.copy()
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path}: no such image; get it again") from error
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BrokenFileError(
+            f"{path}: truncated or not an image ({reason}); get it again, or remove it: absent labels are masked"
+        ) from error

@@ -85,7 +85,11 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
     ),
     "class_weights": (
         "Class weights of the cross-entropy",
-        {"uniform": "none", "prior": "rare classes weigh more, as in the released code"},
+        {
+            "uniform": "none",
+            "prior": "rare classes weigh more, as in the released code",
+            "published": "the numbers published for Taskonomy",
+        },
     ),
     "output_start": (
         "Predictions before training",
@@ -146,6 +150,10 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
     "feature_distance": (
         "Hidden tasks: how features are compared",
         {"squared": "by squared Euclidean distance", "cosine": "by the angle between them"},
+    ),
+    "taskonomy_split": (
+        "Taskonomy: what is held out for testing",
+        {"point": "camera points from 1200 on, as released", "buildings": "whole buildings, where there are several"},
     ),
 }
 

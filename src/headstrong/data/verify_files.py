@@ -1,0 +1,117 @@
+"""One file, and all files of a folder: whether they are there, whole, readable, and read by anybody."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from headstrong.data.image_folders import SUFFIXES
+from headstrong.data.listings import load_image
+from headstrong.data.verify_findings import Finding, Inventory
+from headstrong.errors import UserError
+
+DATA_SUFFIXES = (*SUFFIXES, ".npy")
+_EMPTY, _NOWHERE = "an empty file", "a link to nowhere"
+
+
+def file_fault(root: Path, name: str) -> Finding | None:
+    """What is wrong with a file that is to be read, before it is opened: absent, a link to nowhere, empty, no file."""
+    path = root / name
+    try:
+        found = path.stat()
+    except OSError as error:
+        if path.is_symlink():
+            return Finding("broken", name, _NOWHERE)
+        absent = isinstance(error, FileNotFoundError)
+        return Finding("missing" if absent else "broken", name, f"no such file ({error.strerror})")
+    if not stat.S_ISREG(found.st_mode):
+        return Finding("broken", name, "not a file")  # a pipe would be waited for without end
+    return None if found.st_size else Finding("broken", name, _EMPTY)
+
+
+def look_at_picture(root: Path, name: str) -> list[Finding]:
+    """The findings of one image file: it is decoded to its end, as the reader does it."""
+    fault = file_fault(root, name)
+    if fault is None:
+        try:
+            load_image(root / name)
+        except UserError as error:
+            said = str(error).removeprefix(f"{root / name}: ")
+            return [Finding("broken", name, said.replace(f"{root}{os.sep}", ""))]
+        cut = cut_short(root / name)
+        fault = Finding("broken", name, cut) if cut else None
+    return [fault] if fault else []
+
+
+# --- the end of a file ---------------------------------------------------------------------------------------------
+
+
+def cut_short(path: Path) -> str | None:
+    """What is wrong with the end of an image file whose pixels can be decoded: Pillow stops reading at the last one,
+    and what comes after it may be cut off. None: nothing, or another format than PNG, JPEG, WebP and BMP."""
+    data = path.read_bytes()
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png_fault(data)
+    # Within the pixels 0xff is followed by 0, so that both are what they look like.
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        return "truncated: the end-of-image marker is not there"
+    sized = {b"RIFF": (4, 8), b"BM": (2, 0)}
+    for magic, (start, before) in sized.items():
+        said = int.from_bytes(data[start : start + 4], "little") + before
+        if data.startswith(magic) and len(data) < said:
+            return f"truncated: {len(data)} bytes, its header says {said}"
+    return None
+
+
+def _png_fault(data: bytes) -> str | None:
+    """The first chunk that is cut off or whose checksum is not that of its bytes."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        name = data[at + 4 : at + 8]
+        if end > len(data):
+            break
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return f"damaged: wrong checksum in chunk {name.decode('latin-1')}"
+        if name == b"IEND":
+            return None
+        at = end
+    return "truncated: the last chunk, IEND, is not there"
+
+
+# --- files that nobody reads ---------------------------------------------------------------------------------------
+
+
+def extras(inventory: Inventory) -> list[Finding]:
+    """The files below the data set that its reader does not read. An image beside those that are read is a fault."""
+    found, among = [], set(inventory.image_folders)
+    for name, entry in _files(inventory.root):
+        if name in inventory.used:
+            continue
+        if not entry.exists():
+            found.append(Finding("broken", name, _NOWHERE))
+            continue
+        image = entry.name.lower().endswith(DATA_SUFFIXES) and not entry.name.startswith(".")
+        fault = image and any(parent.as_posix() in among for parent in PurePosixPath(name).parents)
+        reason = "an image that no list or folder of the data set has" if fault else "no reader uses it"
+        empty = ", and it is empty" if entry.is_file() and not entry.stat().st_size else ""
+        found.append(Finding("extra", name, reason + empty, fault))
+    return found
+
+
+def _files(root: Path) -> Iterator[tuple[str, Path]]:
+    """(name relative to root, path) of all that is no folder; links to folders are followed, as the readers do it."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        here = os.path.realpath(place)
+        if here in seen:
+            folders.clear()  # a link to a folder above it
+            continue
+        seen.add(here)
+        folders.sort()
+        prefix = "" if place == str(root) else f"{Path(place).relative_to(root).as_posix()}/"
+        for name in sorted(files):
+            yield prefix + name, Path(place) / name
