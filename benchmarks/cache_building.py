@@ -3,11 +3,12 @@
     python benchmarks/cache_building.py --output results/cache_building.json
 
 Rooms are rendered; the folder in Taskonomy's layout is made here, of smooth random images at 256 x 256. Every build
-is a process of its own, and the start of its worker processes is part of its time. Written as JSON: images per second by source and
-number of processes, median over the rounds, in which all of them take turns; the same once started, from the shortest
-times of all images and of a quarter of them; the writer's share of the processor time of two processes, which bounds
-what more processes can give, and the load of the machine, which tells whether they had a core each; peak memory in MB
-of the building process and of its largest worker process, and of the building process for a quarter of the images; ratios.
+is a process of its own, and the start of its worker processes is part of its time. Written as JSON: images per second
+by source and number of processes, median over the rounds, in which all of them take turns; the same once started,
+from the shortest times of all images and of a quarter of them; the writer's share of the processor time of two
+processes, which bounds what more processes can give, and the load of the machine, which tells whether they had a core
+each; peak memory in MB of the building process and of its largest worker process, and of the building process for a
+quarter of the images; ratios.
 """
 
 from __future__ import annotations
