@@ -167,7 +167,8 @@ def test_what_is_no_image_is_a_finding_and_stops_nothing(small):
 
 def test_extra_files_are_told_and_images_among_them_are_faults(small):
     (small / "README.txt").write_text("notes")
-    (small / "train" / "cat" / ".DS_Store").write_text("")
+    (small / "train" / "cat" / ".DS_Store").write_text("")  # hidden files count for nothing, as fetch's record
+    (small / ".fetched.json").write_text("{}")
     (small / "thumbs").mkdir()
     official_folders.write_image(small / "thumbs" / "a.png")
     official_folders.write_image(small / "train" / "loose.png")
@@ -176,7 +177,7 @@ def test_extra_files_are_told_and_images_among_them_are_faults(small):
         "train/loose.png": "extra",
         "test/cat/more/b.png": "extra",
     }
-    assert sorted(notes("cifar10", small)) == ["README.txt", "thumbs/a.png", "train/cat/.DS_Store"]
+    assert sorted(notes("cifar10", small)) == ["README.txt", "thumbs/a.png"]
 
 
 def test_links_pipes_empty_and_unknown_folders(small):

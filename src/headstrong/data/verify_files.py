@@ -114,4 +114,5 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
         folders.sort()
         prefix = "" if place == str(root) else f"{Path(place).relative_to(root).as_posix()}/"
         for name in sorted(files):
-            yield prefix + name, Path(place) / name
+            if not name.startswith("."):  # such as the record that `fetch` keeps; no reader looks at them either
+                yield prefix + name, Path(place) / name
