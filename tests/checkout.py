@@ -7,7 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from headstrong.provenance import ROOT
 
@@ -112,3 +116,11 @@ def dry_run(folder: Path, *arguments: str, study: str = "micro") -> dict[str, li
             wildcards = re.search(r"^\s+wildcards: (.*)$", block, flags=re.MULTILINE)
             jobs.setdefault(found[1], []).append(wildcards[1] if wildcards else "")
     return jobs
+
+
+def dry_run_changed(folder: Path, study: str, edit: Callable[[dict[str, Any]], None]) -> dict[str, list[str]]:
+    """What would run with other settings: `edit` changes the loaded overlay `study` in place."""
+    settings = yaml.safe_load(study)
+    edit(settings)
+    (folder / "studies" / "changed.yaml").write_text(yaml.safe_dump(settings))
+    return dry_run(folder, study="changed")

@@ -7,7 +7,6 @@ import json
 import h5py
 import numpy as np
 import pytest
-import yaml
 
 import checkout
 from headstrong.analysis.files import read_table
@@ -85,11 +84,7 @@ def study(tmp_path_factory):
 
 
 def change(folder, edit):
-    """What would run with other settings; `edit` changes the loaded overlay in place."""
-    settings = yaml.safe_load(STUDY)
-    edit(settings)
-    (folder / "studies" / "changed.yaml").write_text(yaml.safe_dump(settings))
-    return checkout.dry_run(folder, study="changed")
+    return checkout.dry_run_changed(folder, STUDY, edit)
 
 
 def test_the_study_goes_from_pictures_to_a_report(study):
