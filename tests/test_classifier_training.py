@@ -350,3 +350,11 @@ def test_the_program_writes_weights_history_and_a_record(tmp_path, data, monkeyp
     assert record["sha256"] == hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
     assert record["job"] == json.loads(json.dumps(to_dict(JOB)))
     assert record["code"] == load_classifier_metadata(tmp_path / "weights.safetensors")["code"]
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes_with_it(tmp_path, data):
+    stray = tmp_path / "work" / ".last.part.ckpt"
+    stray.parent.mkdir()
+    stray.write_bytes(b"half a checkpoint")
+    run(tmp_path, JOB, data)
+    assert not stray.parent.exists()

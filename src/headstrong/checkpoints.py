@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from headstrong.errors import BrokenFileError
 from headstrong.models.store import read_tensors, write_tensors
-from headstrong.provenance import settings_json
+from headstrong.provenance import partial_of, settings_json
 
 FORMAT = "headstrong-checkpoint-1"
 log = logging.getLogger(__name__)
@@ -168,6 +168,7 @@ class RollingCheckpoint:
         """Remove the checkpoint and what was kept beside it, and their folder when nothing else is in it."""
         for path in (self.path, *self.kept.values()):
             path.unlink(missing_ok=True)
+            partial_of(path).unlink(missing_ok=True)  # of a run that was killed while it wrote
         with contextlib.suppress(OSError):  # absent, or it holds what is not ours
             self.path.parent.rmdir()
 

@@ -219,6 +219,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             partial.write_text(content, encoding="utf-8")
 
 
+def partial_of(path: Path) -> Path:
+    """Where `atomic_path` writes before the file is whole; what a killed writer leaves."""
+    return path.with_name(f".{path.stem}.part{path.suffix}")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it to `path` at success, remove it on failure.
@@ -227,7 +232,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     writer left is overwritten and renamed by the next. A path has one writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
+    partial = partial_of(path)
     try:
         yield partial
         os.replace(partial, path)
