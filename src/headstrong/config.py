@@ -7,7 +7,7 @@ files and answers any mistake in one line.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -236,6 +236,14 @@ class Config(Section):
     def hidden_families(self) -> dict[str, HiddenConfig]:
         """The families of hidden tasks that are not switched off."""
         return {name: family for name, family in (self.hidden or {}).items() if family is not None}
+
+    def switches(self, section: str | None, own: SwitchesConfig | None) -> dict[str, Any]:
+        """Every switch with its value for a family: its `own`, else its section's, else the study's."""
+        protocol = self.protocol.resolved()
+        chosen = self.sections.get(section or "")
+        for some in (chosen.protocol if chosen else None, own):
+            protocol = protocol if some is None else some.over(protocol)
+        return protocol
 
 
 def check_letters(letters: str, key: str) -> None:

@@ -81,10 +81,8 @@ def _restarts_without_draws(config: Config) -> Iterator[Problem]:
         (("attacks", name), attack, protocol["start"]) for name, attack in config.attack_families.items()
     ]
     for name, family in config.hidden_families.items():
-        section, own = config.sections.get(family.section or ""), protocol
-        for switches in (section.protocol if section else None, family.protocol):
-            own = own if switches is None else switches.over(own)
-        chosen.append((("hidden", name, "attacks"), family.attacks, own["start"]))
+        start = config.switches(family.section, family.protocol)["start"]
+        chosen.append((("hidden", name, "attacks"), family.attacks, start))
     for path, attack, start in chosen:
         begins = (attack.start or start) if attack.stepper in ("pgd", "apgd") else "clean"
         if attack.restarts > 1 and begins != "uniform":
@@ -141,8 +139,7 @@ def _importance(config: Config) -> Iterator[Problem]:
             yield (*path, "domain"), f"{family.domain!r}: the pictures have {', '.join(pictures.domains)}"
         if family.label is not None and family.label not in pictures.labels:
             yield (*path, "label"), f"{pictures.source} has no label {family.label!r}; it has {_names(pictures.labels)}"
-        own = config.protocol.resolved()
-        ranking = (own if family.protocol is None else family.protocol.over(own))["ranking"]
+        ranking = config.switches(None, family.protocol)["ranking"]
         ranks = [key for key, names in family.important.items() if names is None]
         if ranks and ranking == "validation" and not pictures.validated:
             yield (

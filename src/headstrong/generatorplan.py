@@ -152,11 +152,7 @@ class GeneratorPlan:
 
     def _protocol(self, settings: GeneratorsConfig) -> dict[str, Any]:
         """Every switch with its value for a family: its own, else its victim's section's, else the study's."""
-        protocol = self.config.protocol.resolved()
-        section = self.config.sections.get(settings.section or "")
-        for own in (section.protocol if section else None, settings.protocol):
-            protocol = protocol if own is None else own.over(protocol)
-        return protocol
+        return self.config.switches(settings.section, settings.protocol)
 
     def _jobs(self, family: str) -> Iterator[GeneratorJob]:
         settings = self.config.generator_families[family]

@@ -147,11 +147,8 @@ class HiddenPlan:
 
     def _protocol(self, family: str) -> dict[str, Any]:
         """Every switch with its value for a family: its own, else its section's, else the study's."""
-        settings, protocol = self._settings(family), self.config.protocol.resolved()
-        section = self.config.sections.get(settings.section or "")
-        for own in (section.protocol if section else None, settings.protocol):
-            protocol = protocol if own is None else own.over(protocol)
-        return protocol
+        settings = self._settings(family)
+        return self.config.switches(settings.section, settings.protocol)
 
     def _turns(self, family: str) -> Iterator[Turn]:
         tasks = [task for task, _ in self.tasks(family)]

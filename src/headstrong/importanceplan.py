@@ -109,8 +109,7 @@ class ImportancePlan:
         return settings.label or self.config.picture_sets[settings.pictures].labels[0]
 
     def _protocol(self, family: str) -> dict[str, Any]:
-        protocol, own = self.config.protocol.resolved(), self.config.importance_families[family].protocol
-        return protocol if own is None else own.over(protocol)
+        return self.config.switches(None, self.config.importance_families[family].protocol)
 
     def _trials(self, family: str) -> Iterator[Trial]:
         settings = self.config.importance_families[family]
