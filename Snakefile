@@ -32,6 +32,10 @@ include: "rules/report.smk"
 report: "docs/workflow.rst"
 
 
+onstart:
+    hold_study(WORK)
+
+
 localrules:
     all,
     data,

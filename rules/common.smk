@@ -11,7 +11,7 @@ from headstrong.data.build import code_modules, picture_modules
 from headstrong.jobs import to_dict
 from headstrong.provenance import code_digest, settings_json, training_code
 from headstrong.study import plan_settings
-from headstrong.workflow import load_study, prepare_jobs
+from headstrong.workflow import hold_study, load_study, prepare_jobs
 
 prepare_jobs()
 STUDY, PLAN = load_study(config, ["config.yaml", *workflow.overwrite_configfiles])

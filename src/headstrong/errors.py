@@ -9,6 +9,7 @@
 | 4 | a file is there but is not what it should be: truncated, foreign, of another configuration |
 | 5 | a computation failed: the loss is not a number |
 | 6 | a download could not be finished: network, disk, another download under way; run it again later |
+| 7 | the machine or another run stands in the way: no room on disk, a folder that cannot be written, a study in use |
 """
 
 from __future__ import annotations
@@ -48,3 +49,9 @@ class DownloadError(UserError):
     """The network, the disk, or another download of the same data set stands in the way; nothing is broken."""
 
     code = 6
+
+
+class MachineError(UserError):
+    """The machine stands in the way, or another run on it; nothing is broken, and the same command may work later."""
+
+    code = 7

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from headstrong import locks
 from headstrong.errors import ConfigError, UserError
 
 
@@ -19,7 +20,8 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     arguments = parser.parse_args(argv)
     try:
-        return main(arguments) or 0
+        with locks.working():
+            return main(arguments) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from headstrong import locks
 from headstrong.config import Config
 from headstrong.configfiles import parse, read
-from headstrong.errors import ConfigError
+from headstrong.errors import ConfigError, MachineError, UserError
 from headstrong.provenance import PACKAGE
 from headstrong.study import Plan
 
@@ -38,5 +39,24 @@ def load_study(merged: Mapping[str, Any], files: Sequence[str | Path]) -> tuple[
         config = parse(merged, [(Path(file), read(Path(file))) for file in files])
         return config, Plan(config)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.code) from None
+        _end(error)
+
+
+_held: list[object] = []  # locks of this process, for as long as it lives
+
+
+def hold_study(work: str | Path) -> None:
+    """Let no second Snakemake run the same study in this folder: it ends in one line that says who runs it (code 7).
+
+    Snakemake's own lock stays behind when it is killed, and must then be taken away by hand; this one goes with its
+    holder. So the profiles turn that one off.
+    """
+    try:
+        _held.append(locks.hold_study(Path(f"{work}.lock")))
+    except MachineError as error:
+        _end(error)
+
+
+def _end(error: UserError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(error.code) from None
