@@ -6,6 +6,7 @@ it, so that the next Snakemake finds the jobs that outlived a killed one: two pr
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import getpass
 import json
@@ -72,6 +73,7 @@ def hold_study(path: Path) -> BaseFileLock:
     os.environ[RUN_VARIABLE] = f"{path.resolve()}:{run}"
     for left in sorted(_jobs_of(path).glob("*.lock")):
         _end(left)
+    atexit.register(_tidy, path)
     return lock
 
 
@@ -94,6 +96,15 @@ def working() -> Iterator[None]:
     finally:
         _remove(own)
         if lock is not None:
+            lock.release()
+
+
+def _tidy(study: Path) -> None:
+    """Take away what killed jobs left."""
+    for path in _jobs_of(study).glob("*.lock"):
+        lock = _acquired(path, 0)
+        if lock is not None:
+            _remove(path)
             lock.release()
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,6 +14,8 @@ from pathlib import Path
 
 from headstrong import locks
 from headstrong.errors import ConfigError, UserError
+
+CHECKPOINT_VARIABLE = "HEADSTRONG_CHECKPOINT_MINUTES"  # where a cluster kills without warning, let it be small
 
 
 def run(
@@ -54,8 +59,21 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
-    parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="minutes between checkpoints")
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=_minutes,
+        default=os.environ.get(CHECKPOINT_VARIABLE, "5"),
+        help=f"minutes between checkpoints, 0: after every step; 5, or what {CHECKPOINT_VARIABLE} says",
+    )
     parser.add_argument("--code", help="digest of the code; computed when not given")
+
+
+def _minutes(value: str) -> float:
+    with contextlib.suppress(ValueError):
+        minutes = float(value)
+        if 0 <= minutes < math.inf:
+            return minutes
+    raise argparse.ArgumentTypeError(f"{value!r}: expected minutes, 0 or more (also as {CHECKPOINT_VARIABLE})")
 
 
 def text_or_file(value: str) -> str:

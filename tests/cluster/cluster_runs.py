@@ -1,0 +1,161 @@
+"""Studies on a local SLURM: start them, watch their jobs, compare what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import checkout
+from local_slurm import LocalSlurm
+
+SEED = int(os.environ.get("HEADSTRONG_FAULT_SEED", "0"))  # of the moments at which things are killed
+PATIENCE = 420.0  # seconds until something that must happen has happened
+
+# One training of some seconds per epoch and nothing after it: what is killed and comes back.
+TRAINING = checkout.MICRO.replace("{name: micro}", "{name: training}").replace("epochs: 3", "epochs: EPOCHS")
+RUN = "combinations-resnet18-sd"
+WEIGHTS = f"results/training/models/{RUN}/weights.safetensors"
+LOG = f"results/training/logs/train_model/{RUN}.log"
+EPOCHS = 60
+
+RESULTS = {".h5", ".safetensors", ".csv", ".png", ".svg", ".html"}
+
+
+def undisturbed(folder: Path, epochs: int = EPOCHS) -> Path:
+    """A checkout whose study `training` ran locally, without SLURM and in one piece."""
+    checkout.make(folder)
+    overlay = TRAINING.replace("EPOCHS", str(epochs)).replace("train: 16", "train: 192")
+    (folder / "studies" / "training.yaml").write_text(overlay)
+    checkout.run(folder, "--", WEIGHTS, study="training")
+    return folder
+
+
+def prepared(folder: Path, undisturbed: Path) -> Path:
+    """A checkout with the caches of an undisturbed one, its training still to be done."""
+    shutil.copytree(undisturbed, folder)
+    for part in ("models", "logs", "benchmarks"):
+        shutil.rmtree(folder / "results" / "training" / part)
+    return folder
+
+
+class Study:
+    """A Snakemake on a local SLURM, in a session of its own: `with Study(...) as study:` kills what is left of it."""
+
+    def __init__(self, slurm: LocalSlurm, folder: Path, *options: str, study: str = "training", **variables: str):
+        self.slurm, self.folder, self.options, self.study = slurm, folder, options, study
+        self.variables = {**slurm.environment, **variables}
+        self.said = folder / "said.log"
+
+    def __enter__(self) -> Study:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def start(self) -> None:
+        """Start Snakemake with the profile that the repository ships, asking SLURM more often than on a cluster."""
+        command = [
+            sys.executable, "-m", "snakemake", *self.options, "--profile", "profiles/slurm", "--max-threads", "2",
+            "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
+            "--configfile", *(f"studies/{name}.yaml" for name in self.study.split()),
+        ]  # fmt: skip
+        with self.said.open("w") as output:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command], cwd=self.folder, env={**checkout.environment(), **self.variables}, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for a condition while Snakemake runs."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if self.process.poll() is not None:
+                raise AssertionError(f"Snakemake ended with {self.process.returncode} before {what}\n{self.words()}")
+            if time.monotonic() > end:
+                raise AssertionError(f"{PATIENCE:.0f} s were not enough for {what}\n{self.words()}")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=0.05)
+
+    def until_epoch(self, first: int, last: int, *, seed: str) -> int:
+        """Wait until a random epoch between these two is logged; returns the last one that is."""
+        chosen = random.Random(f"{SEED} {seed}").randint(first, last)
+        self.until(lambda: self.epochs()[-1:] >= [chosen], f"epoch {chosen}")
+        return self.epochs()[-1]
+
+    def finish(self) -> None:
+        """Wait for success."""
+        try:
+            code = self.process.wait(timeout=3 * PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running\n{self.words()}\n{self.slurm.call('squeue', '-l')}") from None
+        assert code == 0, self.words()
+
+    def log(self) -> str:
+        """What the training's last attempt has logged; each begins its log anew."""
+        path = self.folder / LOG
+        return path.read_text() if path.is_file() else ""
+
+    def epochs(self) -> list[int]:
+        """The epochs that the last attempt has logged."""
+        return [int(epoch) for epoch in re.findall(r": epoch (\d+) of", self.log())]
+
+    def resumed_after(self) -> int:
+        """After how many epochs the last attempt went on; -1 when it began at the beginning."""
+        found = re.search(r"goes on after (\d+) epochs", self.log())
+        return int(found[1]) if found else -1
+
+    def words(self) -> str:
+        """The end of what Snakemake said and of the training's log."""
+        return f"{self.said.read_text()[-4000:]}\n== {LOG}\n{self.log()[-1500:]}"
+
+    def running(self) -> list[str]:
+        """The ids of this Snakemake's jobs that run now."""
+        found = self.slurm.call("squeue", "-h", "-t", "RUNNING", "-o", "%i %Z").splitlines()
+        return [line.split()[0] for line in found if line.split()[1:] == [str(self.folder)]]
+
+    def states(self) -> list[str]:
+        """How the jobs submitted from this folder ended, in order, as accounting knows it."""
+        found = self.slurm.call("sacct", "-X", "-n", "-D", "-P", "-o", "jobid,state,workdir").splitlines()
+        return [line.split("|")[1].split()[0] for line in found if line.endswith(f"|{self.folder}")]
+
+    def programs(self, name: str) -> Iterator[int]:
+        """Process ids of this study's programs of that name."""
+        for status in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = status.read_bytes().split(b"\0")
+                if any(word.endswith(name.encode()) for word in words[1:2]):
+                    if os.readlink(status.with_name("cwd")) == str(self.folder):
+                        yield int(status.parent.name)
+
+
+def results_of(folder: Path, study: str) -> dict[str, bytes]:
+    """Content of everything in a results folder that two equal runs have in common."""
+    results = folder / "results" / study
+    return {
+        str(path.relative_to(results)): path.read_bytes()
+        for path in results.rglob("*")
+        if path.suffix in RESULTS and "benchmarks" not in path.parts and not path.name.endswith("-cost.csv")
+    }
+
+
+def differences(expected: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
+    """Names of the results that are not the same, or in one of the two only."""
+    return sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+
+
+def left_over(folder: Path) -> list[str]:
+    """What only killed processes leave: half-written files, checkpoints, signs of running jobs."""
+    places = [path for part in ("results", "work") for path in (folder / part).rglob("*")]
+    marks = (".part", ".ckpt", ".jobs")
+    return [str(path.relative_to(folder)) for path in places if any(mark in path.name for mark in marks)]
