@@ -95,7 +95,7 @@ def lineage_of(path: Path) -> Lineage:
     damaged = None
     for folder in _folders_above(path):
         try:
-            roots = {record.study for record in _records_near(folder) if _below(path, record.study)}
+            roots = {one.study for one in _records_near(folder) if _below(path, one.study) and _sure(one, path)}
         except BrokenFileError as error:
             damaged = damaged or error
             continue
@@ -161,6 +161,11 @@ def _records_near(folder: Path) -> Iterator[Record]:
         if found:
             yield from found
             return
+
+
+def _sure(record: Record, path: Path) -> bool:
+    """Whether a record knows its study. One of before only shows where it lies: beside the file, or in records/."""
+    return not record.old or record.path.parent in (absolute(path).parent, record.study / "records")
 
 
 def _folders_above(path: Path) -> list[Path]:

@@ -78,8 +78,8 @@ def _record_of(path: Path, lineage: Lineage) -> Record:
 
 
 def _origins(records: Iterable[Record]) -> str:
-    found = {f"commit {commit_in_words(record.content.get('git'))}" for record in records}
-    return ", ".join(sorted(found))
+    found = sorted({f"commit {commit_in_words(record.content.get('git'))}" for record in records})
+    return "; ".join([*found[:2], *(["..."] if len(found) > 2 else [])])
 
 
 def _compared(record: Record, lineage: Lineage) -> dict[str, str]:
