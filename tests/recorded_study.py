@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import yaml
 
 import checkout
+from headstrong.provenance import ROOT
 
 NAME = "recorded"
 STUDY = """
@@ -65,6 +67,8 @@ def overlay() -> str:
 def make(folder: Path) -> Path:
     """A checkout with a commit of its own in which the study has run to the end."""
     checkout.make(folder)
+    for name in ("CITATION.cff", "LICENSE", "README.md"):
+        shutil.copy2(ROOT / name, folder / name)
     (folder / "studies" / f"{NAME}.yaml").write_text(overlay())
     (folder / ".gitignore").write_text("results/\nwork/\n.snakemake/\n__pycache__/\n")
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]

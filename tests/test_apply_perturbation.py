@@ -144,7 +144,7 @@ def test_transparency_and_kinds_of_picture(tmp_path):
     turned.save(tmp_path / "in" / "turned.png", exif=exif)
     result = apply("--perturbation", perturbation, "--images", tmp_path / "in", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    out = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").iterdir()}
+    out = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").glob("*.png")}
     expected = perturb_picture(colours, read_perturbation(perturbation))
     np.testing.assert_array_equal(out["clear"], np.dstack([expected, clear]))
     np.testing.assert_array_equal(out["turned"], expected)

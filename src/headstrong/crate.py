@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from headstrong import kinds
+from headstrong import __version__, kinds
 from headstrong.configfiles import CONFIG_FILE
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.lineage import Lineage, Record, absolute
@@ -36,7 +36,7 @@ PROFILES = {
 }
 CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"  # sha256 is one of its words
 SNAKEFILE = "Snakefile"
-_SOURCES = (SNAKEFILE, "config.yaml", "config.schema.json", "CITATION.cff", "LICENSE", "README.md", "pyproject.toml")
+_SOURCES = ("config.yaml", "config.schema.json", "CITATION.cff", "LICENSE", "README.md", "pyproject.toml")
 _FOLDERS = ("rules", "scripts", "src/headstrong", "studies", "profiles", "envs")
 _NO_SOURCE = ("__pycache__", ".egg-info")
 # Not the machine's own list of types, which differs from one to the next.
@@ -125,8 +125,9 @@ def _check_output(output: Path, study: Path) -> None:
             raise ConfigError(f"--output {output}: is a folder; expected a file that ends in .zip, or a new folder")
     elif output.exists():
         raise ConfigError(f"--output {output}: is there already; choose a folder that is not")
-    if not (ROOT / SNAKEFILE).is_file():
-        raise MissingDataError(f"{SNAKEFILE}: not found; export from a checkout of headstrong, whose workflow goes in")
+    for name in (SNAKEFILE, "CITATION.cff"):
+        if not (ROOT / name).is_file():
+            raise MissingDataError(f"{name}: not found; export from a checkout of headstrong, whose workflow goes in")
 
 
 def _write_folder(crate: ROCrate, output: Path) -> None:
@@ -188,7 +189,7 @@ class _Builder:
         commits = sorted({commit_in_words(record.content.get("git")) for record in records})
         crate.name = f"headstrong: study {study}"
         crate.description = f"Results of the study {study}, made from commit {'; '.join(commits)}. {citation['title']}"
-        crate.datePublished = max(str(record.content["end"]) for record in records)
+        crate.datePublished = max(_time(record.content["end"]) for record in records)
         name = citation["license"]
         crate.license = self._entity(f"https://spdx.org/licenses/{name}", kind="CreativeWork", name=f"{name} licence")
         crate.root_dataset["conformsTo"] = [
@@ -212,17 +213,20 @@ class _Builder:
         paths += [path for folder in _FOLDERS if (ROOT / folder).is_dir() for path in files_in(ROOT / folder)]
         for path in paths:
             name = path.relative_to(ROOT).as_posix()
-            if name != SNAKEFILE and not any(part.endswith(_NO_SOURCE) for part in Path(name).parts):
-                kind = ["File", "SoftwareSourceCode"] if path.suffix in (".py", ".smk") else "File"
-                about = {"about": self.crate.root_dataset} if name == "README.md" else {}
-                self._add(path, name, kind, name=name, **about)
-        about = {"name": "headstrong", "license": self.crate.license, "sha256": file_digest(ROOT / SNAKEFILE)}
-        about["encodingFormat"] = "text/plain"
-        about["@type"] = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
-        about["conformsTo"] = {"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"}
-        workflow = self.crate.add_workflow(ROOT / SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties=about)
+            if not any(part.endswith(_NO_SOURCE) for part in path.parts):
+                self._add(path, name, **self._about_source(name))
+        about = {"name": "headstrong", "license": self.crate.license, "version": __version__}
+        about |= {"encodingFormat": "text/plain", "sha256": file_digest(ROOT / SNAKEFILE)}
+        main = {"@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"], **about}
+        main["conformsTo"] = {"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"}
+        workflow = self.crate.add_workflow(ROOT / SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties=main)
         self.contained += 1
         return workflow
+
+    def _about_source(self, name: str) -> dict[str, Any]:
+        if name.startswith("scripts/"):
+            return {"kind": ["File", "SoftwareSourceCode"], "name": name, "version": __version__}
+        return {"name": name, **({"about": self.crate.root_dataset} if name == "README.md" else {})}
 
     def _add(self, path: Path, place: str, kind: str | list[str] = "File", **properties: Any) -> Entity:
         """A file that goes into the crate, to `place`."""
@@ -261,9 +265,9 @@ class _Builder:
             name=f"{record.rule} {record.job.get('id', '')}".strip(),
             description=f"on {where}; commit {commit_in_words(content.get('git'))}; code {content.get('code')}; "
             f"lock file {content.get('lock')}",
-            startTime=content["start"],
-            endTime=content["end"],
-            actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+            startTime=_time(content["start"]),
+            endTime=_time(content["end"]),
+            actionStatus="http://schema.org/CompletedActionStatus",
             instrument=self.files[_script(record.rule)],
             object=objects,
             result=[self.files[path] for path in record.outputs],
@@ -286,9 +290,10 @@ class _Builder:
             "#run",
             kind="CreateAction",
             name=f"study {study.name}",
-            startTime=min(str(record.content["start"]) for record in records),
-            endTime=max(str(record.content["end"]) for record in records),
-            actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+            description="all jobs of the study, from data to the report",
+            startTime=min(_time(record.content["start"]) for record in records),
+            endTime=max(_time(record.content["end"]) for record in records),
+            actionStatus="http://schema.org/CompletedActionStatus",
             instrument=workflow,
             object=[self.files[study / CONFIG_FILE]],
             result=[self.files[path] for path in (study / REPORT, *report.inputs)],
@@ -318,6 +323,11 @@ class _Builder:
 def _single(value: object) -> bool:
     """Whether a value is a list of one, which JSON-LD writes without the list."""
     return isinstance(value, list) and len(value) == 1
+
+
+def _time(recorded: str) -> str:
+    """A time of a record with its offset in figures, as the profile has it."""
+    return recorded.replace("Z", "+00:00")
 
 
 def _rules(records: Iterable[Record]) -> list[str]:

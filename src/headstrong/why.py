@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from headstrong import kinds
 from headstrong.configfiles import CONFIG_FILE, as_yaml, load
 from headstrong.errors import BrokenFileError, MissingDataError, UserError
 from headstrong.lineage import Lineage, Record, absolute, lineage_of, read_record
-from headstrong.provenance import ROOT, files_in, lock_digest, text_digest
+from headstrong.provenance import ROOT, files_in, lock_digest
 from headstrong.stages import stage_code
 
 RENDERED = ("rooms", "objects")  # embedded data: no files are read
@@ -85,12 +87,13 @@ def _origins(records: Iterable[Record]) -> str:
 def _compared(record: Record, lineage: Lineage) -> dict[str, str]:
     """Whether this checkout would make the same: its code, lock file, and configuration; and the folder's."""
     recorded = (record.content.get("config") or {}).get("sha256")
-    beside = lineage.digest(lineage.study / CONFIG_FILE)
+    saved = lineage.study / CONFIG_FILE
+    beside = _verdict(recorded, lineage.digest(saved))
     return {
         "code": _verdict(record.content.get("code"), _code_now(record)),
         "lock": _verdict(record.content.get("lock"), lock_digest()),
-        "config": _verdict(recorded, _config_now(record)),
-        "config_of_folder": _verdict(recorded, beside),
+        "config": _against_files(record, saved) if beside == SAME else UNKNOWN,
+        "config_of_folder": beside,
     }
 
 
@@ -105,12 +108,13 @@ def _code_now(record: Record) -> str | None:
         return None
 
 
-def _config_now(record: Record) -> str | None:
-    files = [ROOT / name for name in (record.content.get("config") or {}).get("from", [])]
+def _against_files(record: Record, saved: Path) -> str:
+    """Whether this checkout's configuration files give the configuration `saved`, in whatever order."""
+    files = [ROOT / name for name in record.content["config"]["from"]]
     try:
-        return text_digest(as_yaml(load(files))) if files else None
-    except UserError:
-        return None
+        return SAME if yaml.safe_load(as_yaml(load(files))) == yaml.safe_load(saved.read_bytes()) else OTHER
+    except (UserError, yaml.YAMLError):
+        return UNKNOWN
 
 
 def _groups(inputs: Iterable[tuple[Path, str]], lineage: Lineage, seen: set[str]) -> list[dict[str, Any]]:
