@@ -46,6 +46,9 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/{CONFIG_FILE}",
+        TABLE_RECORDS,
+        f"{RESULTS}/draw_figures.json",
+        f"{RESULTS}/make_report.json",
 
 
 rule data:
@@ -66,8 +69,10 @@ rule evaluations:
 rule tables:
     input:
         TABLES,
+        TABLE_RECORDS,
 
 
 rule figures:
     input:
         f"{RESULTS}/figures",
+        f"{RESULTS}/draw_figures.json",

@@ -47,6 +47,29 @@ TABLES = expand(
         *(HIDDEN_TABLES if HIDDEN.turns else []),
     ],
 )
+# Run records of rules that had none once. They are asked for by name: Snakemake does not look for changes of a job one of
+# whose outputs it has never made, and results of before would stay whatever is changed.
+_TABLE_RULES = [
+    *(
+        [
+            "measure_baselines",
+            "collect_vulnerability",
+            "collect_attacks",
+            "make_tables",
+        ]
+        if PLAN.models
+        else []
+    ),
+    *(["collect_generated"] if FAMILIES else []),
+    *(["collect_importance"] if FAVOURING else []),
+    *(["collect_hidden"] if HIDDEN.turns else []),
+]
+TABLE_RECORDS = [
+    *expand(f"{RESULTS}/tables/{{rule}}.json", rule=_TABLE_RULES),
+    *expand(f"{RESULTS}/choices/{{favouring}}.run.json", favouring=FAVOURING),
+    *expand(f"{RESULTS}/generated/{{family}}-cost.json", family=FAMILIES),
+    *([f"{RESULTS}/write_plan.json"] if PLAN.models else []),
+]
 SHOWN_ATTACK = {
     key: getattr(STUDY.analysis, key) for key in ("family", "norm", "epsilon", "steps")
 }
