@@ -49,6 +49,10 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        f"{RESULTS}/{CONFIG_FILE}",
+        TABLE_RECORDS,
+        f"{RESULTS}/draw_figures.json",
+        f"{RESULTS}/make_report.json",
 
 
 rule data:
@@ -69,8 +73,10 @@ rule evaluations:
 rule tables:
     input:
         TABLES,
+        TABLE_RECORDS,
 
 
 rule figures:
     input:
         f"{RESULTS}/figures",
+        f"{RESULTS}/draw_figures.json",

@@ -47,14 +47,54 @@ TABLES = expand(
         *(HIDDEN_TABLES if HIDDEN.turns else []),
     ],
 )
+# Run records of rules that had none once. They are asked for by name: Snakemake does not look for changes of a job one of
+# whose outputs it has never made, and results of before would stay whatever is changed.
+_TABLE_RULES = [
+    *(
+        [
+            "measure_baselines",
+            "collect_vulnerability",
+            "collect_attacks",
+            "make_tables",
+        ]
+        if PLAN.models
+        else []
+    ),
+    *(["collect_generated"] if FAMILIES else []),
+    *(["collect_importance"] if FAVOURING else []),
+    *(["collect_hidden"] if HIDDEN.turns else []),
+]
+TABLE_RECORDS = [
+    *expand(f"{RESULTS}/tables/{{rule}}.json", rule=_TABLE_RULES),
+    *expand(f"{RESULTS}/choices/{{favouring}}.run.json", favouring=FAVOURING),
+    *expand(f"{RESULTS}/generated/{{family}}-cost.json", family=FAMILIES),
+    *([f"{RESULTS}/write_plan.json"] if PLAN.models else []),
+]
 SHOWN_ATTACK = {
     key: getattr(STUDY.analysis, key) for key in ("family", "norm", "epsilon", "steps")
 }
 
 
+# For people, and for run records, which carry its digest. Nothing is made from it.
+rule write_config:
+    output:
+        config=f"{RESULTS}/{CONFIG_FILE}",
+        record=f"{RESULTS}/write_config.json",
+    log:
+        f"{RESULTS}/logs/write_config.log",
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        settings=as_yaml(STUDY),
+    shell:
+        "python scripts/write_config.py --settings {params.settings:q} --output {output.config} > {log} 2>&1"
+
+
 rule write_plan:
     output:
-        f"{RESULTS}/plan.csv",
+        plan=f"{RESULTS}/plan.csv",
+        record=f"{RESULTS}/write_plan.json",
     log:
         f"{RESULTS}/logs/write_plan.log",
     localrule: True
@@ -64,7 +104,7 @@ rule write_plan:
         settings=settings_json(plan_settings(STUDY)),
         code=code_digest("headstrong.study"),
     shell:
-        "python scripts/write_plan.py --settings {params.settings:q} --output {output} > {log} 2>&1"
+        "python scripts/write_plan.py --settings {params.settings:q} --output {output.plan} > {log} 2>&1"
 
 
 rule measure_baselines:
@@ -72,7 +112,8 @@ rule measure_baselines:
         train=f"{RESULTS}/data/train.h5",
         test=f"{RESULTS}/data/test.h5",
     output:
-        f"{RESULTS}/tables/baselines.csv",
+        table=f"{RESULTS}/tables/baselines.csv",
+        record=f"{RESULTS}/tables/measure_baselines.json",
     log:
         f"{RESULTS}/logs/measure_baselines.log",
     benchmark:
@@ -92,7 +133,7 @@ rule measure_baselines:
     shell:
         "python scripts/measure_baselines.py --train {input.train} --test {input.test} --tasks {params.tasks}"
         " --pixels {params.pixels} --curvature {params.curvature} --depth {params.depth}"
-        " --samples {params.samples} --output {output} > {log} 2>&1"
+        " --samples {params.samples} --output {output.table} > {log} 2>&1"
 
 
 rule collect_vulnerability:
@@ -100,7 +141,8 @@ rule collect_vulnerability:
         plan=f"{RESULTS}/plan.csv",
         evaluations=EVALUATIONS,
     output:
-        f"{RESULTS}/tables/vulnerability.csv",
+        table=f"{RESULTS}/tables/vulnerability.csv",
+        record=f"{RESULTS}/tables/collect_vulnerability.json",
     log:
         f"{RESULTS}/logs/collect_vulnerability.log",
     benchmark:
@@ -120,7 +162,7 @@ rule collect_vulnerability:
     shell:
         "python scripts/collect_vulnerability.py --plan {input.plan} --evaluations {params.folder}"
         " --aggregation {params.aggregation} --adversarial-vulnerability {params.adversarial_vulnerability}"
-        " --seed {params.seed} --processes {threads} --output {output} > {log} 2>&1"
+        " --seed {params.seed} --processes {threads} --output {output.table} > {log} 2>&1"
 
 
 rule collect_attacks:
@@ -128,7 +170,8 @@ rule collect_attacks:
         plan=f"{RESULTS}/plan.csv",
         evaluations=EVALUATIONS,
     output:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=ATTACK_TABLES),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=ATTACK_TABLES),
+        record=f"{RESULTS}/tables/collect_attacks.json",
     log:
         f"{RESULTS}/logs/collect_attacks.log",
     benchmark:
@@ -155,10 +198,8 @@ rule make_tables:
         vulnerability=f"{RESULTS}/tables/vulnerability.csv",
         plan=f"{RESULTS}/plan.csv",
     output:
-        expand(
-            f"{RESULTS}/tables/{{table}}.csv",
-            table=SHAPED_TABLES,
-        ),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=SHAPED_TABLES),
+        record=f"{RESULTS}/tables/make_tables.json",
     log:
         f"{RESULTS}/logs/make_tables.log",
     benchmark:

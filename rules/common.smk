@@ -6,16 +6,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
+from headstrong.configfiles import CONFIG_FILE, as_yaml
 from headstrong.data.acquire import DATASETS
 from headstrong.data.build import code_modules, picture_modules
 from headstrong.jobs import to_dict
 from headstrong.provenance import code_digest, settings_json, training_code
 from headstrong.study import plan_settings
-from headstrong.workflow import hold_study, load_study, prepare_jobs
+from headstrong.workflow import announce_study, hold_study, load_study, prepare_jobs
 
 prepare_jobs()
-STUDY, PLAN = load_study(config, ["config.yaml", *workflow.overwrite_configfiles])
+CONFIG_FILES = ["config.yaml", *workflow.overwrite_configfiles]
+STUDY, PLAN = load_study(config, CONFIG_FILES)
 RESULTS = f"results/{STUDY.study_id}"
+announce_study(RESULTS, STUDY, CONFIG_FILES)
 WORK = f"work/{STUDY.study_id}"
 EVALUATIONS = [f"{RESULTS}/evaluations/{model.id}.h5" for model in PLAN.models]
 SWITCHES = STUDY.protocol.resolved()

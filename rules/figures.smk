@@ -24,13 +24,14 @@ rule draw_figures:
         generated=expand(f"{RESULTS}/generated/{{family}}.h5", family=FAMILIES),
         importance=expand(f"{RESULTS}/importance/{{favouring}}.h5", favouring=FAVOURING),
     output:
-        report(
+        figures=report(
             directory(f"{RESULTS}/figures"),
             patterns=["{name}.png"],
             category="Figures",
             caption="../docs/figure.rst",
             labels={"figure": "{name}"},
         ),
+        record=f"{RESULTS}/draw_figures.json",
     log:
         f"{RESULTS}/logs/draw_figures.log",
     benchmark:
@@ -51,4 +52,4 @@ rule draw_figures:
     shell:
         "python scripts/draw_figures.py {params.spine} --tables {input.others} --generated {input.generated}"
         " --importance {input.importance} --attack {params.attack:q} --chains {params.chains}"
-        " --look {params.look:q} --output {output} > {log} 2>&1"
+        " --look {params.look:q} --output {output.figures} > {log} 2>&1"

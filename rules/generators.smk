@@ -92,7 +92,8 @@ rule evaluate_generators:
 # Measures time: on two cores it has both, so that no other job disturbs it.
 rule time_generators:
     output:
-        f"{RESULTS}/generated/{{family}}-cost.csv",
+        costs=f"{RESULTS}/generated/{{family}}-cost.csv",
+        record=f"{RESULTS}/generated/{{family}}-cost.json",
     log:
         f"{RESULTS}/logs/time_generators/{{family}}.log",
     benchmark:
@@ -110,7 +111,7 @@ rule time_generators:
         code=code_digest("headstrong.generator_timing"),
     shell:
         "python scripts/time_generators.py --jobs {params.jobs:q} --size {params.size} --threads 1"
-        " --output {output} > {log} 2>&1"
+        " --output {output.costs} > {log} 2>&1"
 
 
 rule collect_generated:
@@ -118,7 +119,8 @@ rule collect_generated:
         evaluations=expand(f"{RESULTS}/generated/{{family}}.h5", family=FAMILIES),
         costs=expand(f"{RESULTS}/generated/{{family}}-cost.csv", family=FAMILIES),
     output:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=GENERATED_TABLES),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=GENERATED_TABLES),
+        record=f"{RESULTS}/tables/collect_generated.json",
     log:
         f"{RESULTS}/logs/collect_generated.log",
     benchmark:

@@ -67,7 +67,8 @@ rule collect_hidden:
             f"{RESULTS}/hidden/{{turn}}.h5", turn=[turn.id for turn in HIDDEN.turns]
         ),
     output:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=HIDDEN_TABLES),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=HIDDEN_TABLES),
+        record=f"{RESULTS}/tables/collect_hidden.json",
     log:
         f"{RESULTS}/logs/collect_hidden.log",
     benchmark:

@@ -9,6 +9,7 @@ rule choose_classes:
     output:
         choice=f"{RESULTS}/choices/{{favouring}}.json",
         recall=f"{RESULTS}/choices/{{favouring}}.csv",
+        record=f"{RESULTS}/choices/{{favouring}}.run.json",
     log:
         f"{RESULTS}/logs/choose_classes/{{favouring}}.log",
     benchmark:
@@ -65,7 +66,8 @@ rule collect_importance:
             f"{RESULTS}/importance/{{favouring}}.h5", favouring=FAVOURING
         ),
     output:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=IMPORTANCE_TABLES),
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=IMPORTANCE_TABLES),
+        record=f"{RESULTS}/tables/collect_importance.json",
     log:
         f"{RESULTS}/logs/collect_importance.log",
     benchmark:

@@ -7,9 +7,10 @@ rule make_report:
         tables=TABLES,
         figures=f"{RESULTS}/figures",
     output:
-        report(
+        page=report(
             f"{RESULTS}/report.html", category="Report", caption="../docs/report.rst"
         ),
+        record=f"{RESULTS}/make_report.json",
     log:
         f"{RESULTS}/logs/make_report.log",
     benchmark:
@@ -38,4 +39,4 @@ rule make_report:
         code=code_digest("headstrong.report.page"),
     shell:
         "python scripts/make_report.py --results {params.folder} --settings {params.settings:q}"
-        " --codes {params.codes:q} --output {output} > {log} 2>&1"
+        " --codes {params.codes:q} --output {output.page} > {log} 2>&1"

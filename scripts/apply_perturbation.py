@@ -12,6 +12,8 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.errors import ConfigError, MissingDataError
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
@@ -20,17 +22,20 @@ def main(arguments):
     perturbation = read_perturbation(arguments.perturbation)
     largest = 0
     outputs = output_of_each(pictures_in(arguments.images), arguments.output)
-    for picture, output in outputs.items():
-        colours, transparency = read_picture(picture)
-        if arguments.resize and colours.shape[:2] != perturbation.size:
-            colours = resized(colours, perturbation.size)
-            transparency = None if transparency is None else resized(transparency, perturbation.size)
-        try:
-            changed = perturb_picture(colours, perturbation, tile=arguments.tile)
-        except ConfigError as error:
-            raise ConfigError(f"{picture}: {error}") from None
-        write_picture(output, changed, transparency)
-        largest = max(largest, int(abs(changed.astype(int) - colours).max()))
+    facts = {"settings": {"resize": arguments.resize, "tile": arguments.tile}, "outputs": outputs.values()}
+    facts |= {"code": stage_code("apply_perturbation"), "inputs": [arguments.perturbation, *outputs]}
+    with RunRecord(arguments.output / "apply_perturbation.json", **facts):
+        for picture, output in outputs.items():
+            colours, transparency = read_picture(picture)
+            if arguments.resize and colours.shape[:2] != perturbation.size:
+                colours = resized(colours, perturbation.size)
+                transparency = None if transparency is None else resized(transparency, perturbation.size)
+            try:
+                changed = perturb_picture(colours, perturbation, tile=arguments.tile)
+            except ConfigError as error:
+                raise ConfigError(f"{picture}: {error}") from None
+            write_picture(output, changed, transparency)
+            largest = max(largest, int(abs(changed.astype(int) - colours).max()))
     ball = f"{perturbation.norm} ball of {perturbation.epsilon:g}"
     print(f"{len(outputs)} pictures in {arguments.output}; largest change {largest} of 255, {ball}")
 

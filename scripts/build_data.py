@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from headstrong import program
+from headstrong.data import manifest
 from headstrong.data.build import build_split, code_modules
 from headstrong.provenance import RunRecord, code_digest, file_digest
 
@@ -16,7 +17,8 @@ from headstrong.provenance import RunRecord, code_digest, file_digest
 def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
     code = arguments.code or code_digest(*code_modules(settings["source"]))
-    with RunRecord(arguments.output.with_suffix(".json"), settings=settings, code=code) as record:
+    outputs = [arguments.output, manifest.path_of(arguments.output)]
+    with RunRecord(arguments.output.with_suffix(".json"), outputs=outputs, settings=settings, code=code) as record:
         build_split(settings, arguments.output, code=code, processes=arguments.processes)
         record.add(sha256=file_digest(arguments.output))
 

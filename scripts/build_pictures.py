@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from headstrong import program
+from headstrong.data import manifest
 from headstrong.data.build import BAD_IMAGES, build_pictures, picture_modules
 from headstrong.provenance import RunRecord, code_digest, file_digest
 
@@ -18,7 +19,8 @@ def main(arguments):
     if arguments.on_bad_image not in (None, settings.get("on_bad_image", "fail")):
         settings["on_bad_image"] = arguments.on_bad_image
     code = arguments.code or code_digest(*picture_modules(settings["source"]))
-    with RunRecord(arguments.output.with_suffix(".json"), settings=settings, code=code) as record:
+    outputs = [arguments.output, manifest.path_of(arguments.output)]
+    with RunRecord(arguments.output.with_suffix(".json"), outputs=outputs, settings=settings, code=code) as record:
         skipped = build_pictures(settings, arguments.output, code=code, processes=arguments.processes)
         record.add(sha256=file_digest(arguments.output), skipped=skipped)
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from headstrong import program
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
@@ -19,8 +21,11 @@ def main(arguments):
     from headstrong.runtime import choose_device, reproducible
 
     device = choose_device(arguments.device)
-    with reproducible(device, arguments.threads):
-        outputs = (arguments.output, arguments.recall)
+    outputs = (arguments.output, arguments.recall)
+    facts = {"code": stage_code("choose_classes"), "device": device, "threads": arguments.threads}
+    facts |= {"inputs": [arguments.pictures, *arguments.weights], "outputs": outputs}
+    record = RunRecord(arguments.output.with_suffix(".run.json"), settings=settings, **facts)
+    with record, reproducible(device, arguments.threads):
         choose(settings, arguments.weights, arguments.pictures, *outputs, device=device, batch_size=64)
 
 

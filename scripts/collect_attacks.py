@@ -9,23 +9,28 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.analysis import balanced, checks, curves, marginal, theory, transfer
-from headstrong.analysis.files import write_table
+from headstrong.analysis.files import write_tables
+from headstrong.analysis.plan import evaluations_of
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
     folder, plan, processes = arguments.evaluations, arguments.plan, {"processes": arguments.processes}
     drawn = {"seed": arguments.seed, "draws": arguments.bootstrap, **processes}
-    made = {
-        "balanced": balanced.build_table(folder, plan, **drawn),
-        "transfer": transfer.build_table(folder, plan, **drawn),
-        "theory": theory.build_table(folder, plan, **drawn),
-        "marginal": marginal.build_table(folder, plan, **processes),
-        "curves": curves.build_table(folder, plan, **processes),
-        "flags": checks.build_flags(folder, plan, **processes),
-        "programs": checks.build_programs(folder, plan, **processes),
-    }
-    for name, table in made.items():
-        write_table(table, arguments.output / f"{name}.csv")
+    facts = {"settings": {"seed": arguments.seed, "bootstrap": arguments.bootstrap}}
+    facts |= {"code": stage_code("collect_attacks"), "inputs": [plan, *evaluations_of(folder, plan)]}
+    with RunRecord(arguments.output / "collect_attacks.json", **facts) as record:
+        made = {
+            "balanced": balanced.build_table(folder, plan, **drawn),
+            "transfer": transfer.build_table(folder, plan, **drawn),
+            "theory": theory.build_table(folder, plan, **drawn),
+            "marginal": marginal.build_table(folder, plan, **processes),
+            "curves": curves.build_table(folder, plan, **processes),
+            "flags": checks.build_flags(folder, plan, **processes),
+            "programs": checks.build_programs(folder, plan, **processes),
+        }
+        record.outputs += write_tables(made, arguments.output)
 
 
 if __name__ == "__main__":

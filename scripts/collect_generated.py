@@ -10,15 +10,19 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.analysis import generated, mta_tables
-from headstrong.analysis.files import write_table
+from headstrong.analysis.files import write_tables
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
-    table = generated.build_table(arguments.evaluations, seed=arguments.seed, draws=arguments.bootstrap)
-    cost = mta_tables.read_costs(arguments.cost)
-    write_table(table, arguments.output / "generated.csv")
-    write_table(cost, arguments.output / "generator_cost.csv")
-    write_table(mta_tables.build_table(table, cost), arguments.output / "mta_tables.csv")
+    facts = {"settings": {"seed": arguments.seed, "bootstrap": arguments.bootstrap}}
+    facts |= {"code": stage_code("collect_generated"), "inputs": [*arguments.evaluations, *arguments.cost]}
+    with RunRecord(arguments.output / "collect_generated.json", **facts) as record:
+        table = generated.build_table(arguments.evaluations, seed=arguments.seed, draws=arguments.bootstrap)
+        cost = mta_tables.read_costs(arguments.cost)
+        made = {"generated": table, "generator_cost": cost, "mta_tables": mta_tables.build_table(table, cost)}
+        record.outputs += write_tables(made, arguments.output)
 
 
 if __name__ == "__main__":

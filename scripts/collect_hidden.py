@@ -9,13 +9,20 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.analysis import hidden, hidden_summary
-from headstrong.analysis.files import write_table
+from headstrong.analysis.files import write_tables
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
-    write_table(hidden.build_table(arguments.evaluations), arguments.output / "hidden.csv")
-    write_table(hidden_summary.build_table(arguments.evaluations), arguments.output / "hidden_summary.csv")
-    write_table(hidden.build_forgetting(arguments.evaluations), arguments.output / "forgetting.csv")
+    facts = {"code": stage_code("collect_hidden"), "inputs": arguments.evaluations}
+    with RunRecord(arguments.output / "collect_hidden.json", **facts) as record:
+        made = {
+            "hidden": hidden.build_table(arguments.evaluations),
+            "hidden_summary": hidden_summary.build_table(arguments.evaluations),
+            "forgetting": hidden.build_forgetting(arguments.evaluations),
+        }
+        record.outputs += write_tables(made, arguments.output)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,22 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.analysis import camri_table, importance, importance_settings
-from headstrong.analysis.files import write_table
+from headstrong.analysis.files import write_tables
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
-    table = importance.build_table(arguments.evaluations)
-    settings = importance_settings.build_table(table, importance.tolerances(arguments.evaluations))
-    write_table(table, arguments.output / "importance.csv")
-    write_table(settings, arguments.output / "importance_settings.csv")
-    write_table(camri_table.build_table(settings), arguments.output / "camri_table_1.csv")
+    facts = {"code": stage_code("collect_importance"), "inputs": arguments.evaluations}
+    with RunRecord(arguments.output / "collect_importance.json", **facts) as record:
+        table = importance.build_table(arguments.evaluations)
+        settings = importance_settings.build_table(table, importance.tolerances(arguments.evaluations))
+        made = {
+            "importance": table,
+            "importance_settings": settings,
+            "camri_table_1": camri_table.build_table(settings),
+        }
+        record.outputs += write_tables(made, arguments.output)
 
 
 if __name__ == "__main__":

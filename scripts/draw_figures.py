@@ -14,27 +14,35 @@ from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import read_plan
 from headstrong.analysis.tables import choose_attack
 from headstrong.figures.gallery import draw_all, draw_without_models
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
     tables = {path.stem: read_table(path) for path in arguments.tables}
     look = json.loads(arguments.look)
     files = {"examples": arguments.generated, "importance": arguments.importance}
-    if arguments.vulnerability is None:  # a study without models of a plan
-        draw_without_models(arguments.output, settings=look, **files, **tables)
-        return
-    vulnerability = read_table(arguments.vulnerability)
-    draw_all(
-        vulnerability,
-        read_plan(arguments.plan),
-        read_table(arguments.surrogates),
-        arguments.output,
-        choice=choose_attack(vulnerability, **json.loads(arguments.attack)),
-        chains=arguments.chains,
-        settings=look,
-        **files,
-        **tables,
-    )
+    spine = [arguments.vulnerability, arguments.plan, arguments.surrogates]
+    read = [*filter(None, spine), *arguments.tables, *arguments.generated, *arguments.importance]
+    settings = {"attack": json.loads(arguments.attack), "chains": arguments.chains, "look": look}
+    facts = {"settings": settings, "code": stage_code("draw_figures"), "inputs": read, "outputs": [arguments.output]}
+    # Beside the folder: Snakemake owns all that is in it.
+    with RunRecord(arguments.output.absolute().with_name("draw_figures.json"), **facts):
+        if arguments.vulnerability is None:  # a study without models of a plan
+            draw_without_models(arguments.output, settings=look, **files, **tables)
+            return
+        vulnerability = read_table(arguments.vulnerability)
+        draw_all(
+            vulnerability,
+            read_plan(arguments.plan),
+            read_table(arguments.surrogates),
+            arguments.output,
+            choice=choose_attack(vulnerability, **settings["attack"]),
+            chains=arguments.chains,
+            settings=look,
+            **files,
+            **tables,
+        )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ def main(arguments):
     device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.generated")
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts["inputs"] = [path for paths in given.values() for path in paths.values()]
+    facts["outputs"] = [arguments.output, arguments.perturbations]
     with RunRecord(arguments.output.with_suffix(".json"), job=fields, **facts) as record:
         evaluate_family(
             job,

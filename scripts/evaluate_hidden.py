@@ -27,12 +27,15 @@ def main(arguments):
     device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.hidden_evaluation")
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    files = {access: (path, path.with_name("features.h5")) for access, path in copies.items()}
+    facts["inputs"] = [arguments.victim, arguments.test, *(path for pair in files.values() for path in pair)]
+    facts["outputs"] = [arguments.output]
     with RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), **facts) as record:
         evaluate(
             job,
             arguments.victim,
             arguments.test,
-            {access: (path, path.with_name("features.h5")) for access, path in copies.items()},
+            files,
             arguments.output,
             device=device,
             threads=arguments.threads,

@@ -26,6 +26,8 @@ def main(arguments):
     device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.importance")
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    weights = [arguments.weights / trial / "weights.safetensors" for trial in job.trials]
+    facts |= {"inputs": [arguments.classes, *pictures.values(), *weights], "outputs": [arguments.output]}
     with RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), **facts) as record:
         evaluate(
             job,

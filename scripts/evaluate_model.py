@@ -23,6 +23,7 @@ def main(arguments):
     device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.evaluation")
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts |= {"inputs": [arguments.weights, arguments.data], "outputs": [arguments.output]}
     with RunRecord(arguments.output.with_suffix(".json"), job=fields, **facts) as record:
         evaluate(
             evaluation_job_from_dict(fields),

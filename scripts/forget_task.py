@@ -26,6 +26,8 @@ def main(arguments):
     device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.forgetting")
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts["inputs"] = [arguments.victim, arguments.train, arguments.test]
+    facts["outputs"] = [arguments.weights, arguments.features, arguments.history]
     with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
         forget(
             job,

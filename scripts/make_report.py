@@ -8,12 +8,19 @@ import sys
 from pathlib import Path
 
 from headstrong import program
+from headstrong.provenance import RunRecord
 from headstrong.report.page import render
+from headstrong.stages import stage_code
 
 
 def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
-    render(arguments.results, arguments.output, settings=settings, code=json.loads(arguments.codes))
+    results = arguments.results
+    read = [results / "plan.csv", *sorted(results.glob("tables/*.csv")), results / "figures"]
+    facts = {"inputs": [path for path in read if path.exists()], "outputs": [arguments.output]}
+    record = arguments.output.with_name("make_report.json")
+    with RunRecord(record, settings=settings, code=stage_code("make_report"), **facts):
+        render(results, arguments.output, settings=settings, code=json.loads(arguments.codes))
 
 
 if __name__ == "__main__":

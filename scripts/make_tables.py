@@ -11,21 +11,24 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.analysis.build import build_tables
-from headstrong.analysis.files import read_table, write_table
+from headstrong.analysis.files import read_table, write_tables
 from headstrong.analysis.plan import read_plan
 from headstrong.analysis.tables import choose_attack
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
-    vulnerability = read_table(arguments.vulnerability)
-    attack = {key: settings[key] for key in ("family", "norm", "epsilon", "steps")}
-    choice = choose_attack(vulnerability, **attack)
-    made = build_tables(
-        vulnerability, read_plan(arguments.plan), choice, seed=settings["seed"], draws=settings["bootstrap"]
-    )
-    for name, table in made.items():
-        write_table(table, arguments.output / f"{name}.csv")
+    facts = {"code": stage_code("make_tables"), "inputs": [arguments.vulnerability, arguments.plan]}
+    with RunRecord(arguments.output / "make_tables.json", settings=settings, **facts) as record:
+        vulnerability = read_table(arguments.vulnerability)
+        attack = {key: settings[key] for key in ("family", "norm", "epsilon", "steps")}
+        choice = choose_attack(vulnerability, **attack)
+        made = build_tables(
+            vulnerability, read_plan(arguments.plan), choice, seed=settings["seed"], draws=settings["bootstrap"]
+        )
+        record.outputs += write_tables(made, arguments.output)
 
 
 if __name__ == "__main__":

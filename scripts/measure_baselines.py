@@ -10,13 +10,18 @@ from pathlib import Path
 from headstrong import program
 from headstrong.analysis.baselines import build_table
 from headstrong.analysis.files import write_table
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
     samples = arguments.samples or None
     how = {"pixels": arguments.pixels, "samples": samples, "curvature": arguments.curvature, "depth": arguments.depth}
-    table = build_table(arguments.train, arguments.test, arguments.tasks, **how)
-    write_table(table, arguments.output)
+    facts = {"settings": {"tasks": arguments.tasks, **how}, "code": stage_code("measure_baselines")}
+    facts |= {"inputs": [arguments.train, arguments.test], "outputs": [arguments.output]}
+    with RunRecord(arguments.output.with_name("measure_baselines.json"), **facts):
+        table = build_table(arguments.train, arguments.test, arguments.tasks, **how)
+        write_table(table, arguments.output)
 
 
 if __name__ == "__main__":

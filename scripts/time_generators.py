@@ -13,7 +13,9 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.errors import ConfigError
-from headstrong.jobs import generator_job_from_dict
+from headstrong.jobs import generator_job_from_dict, to_dict
+from headstrong.provenance import RunRecord
+from headstrong.stages import stage_code
 
 
 def main(arguments):
@@ -25,18 +27,17 @@ def main(arguments):
     from headstrong.generator_timing import COLUMNS, measure, published_jobs
     from headstrong.runtime import choose_device
 
-    rows = measure(
-        published_jobs() if jobs is None else jobs,
-        tuple(arguments.size),
-        rounds=arguments.rounds,
-        device=choose_device(arguments.device),
-        threads=arguments.threads,
-    )
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    jobs = published_jobs() if jobs is None else jobs
+    size, device = tuple(arguments.size), choose_device(arguments.device)
+    how = {"rounds": arguments.rounds, "device": device, "threads": arguments.threads}
     if arguments.output is None:
-        print(table.to_string(index=False))
-    else:
-        write_table(table, arguments.output)
+        print(pd.DataFrame(measure(jobs, size, **how), columns=list(COLUMNS)).to_string(index=False))
+        return
+    settings = {"size": size, "rounds": arguments.rounds, "jobs": [to_dict(job) for job in jobs]}
+    facts = {"settings": settings, "code": stage_code("time_generators"), "outputs": [arguments.output]}
+    facts |= {"device": device, "threads": arguments.threads}
+    with RunRecord(arguments.output.with_suffix(".json"), **facts):
+        write_table(pd.DataFrame(measure(jobs, size, **how), columns=list(COLUMNS)), arguments.output)
 
 
 def jobs_of(given):

@@ -30,6 +30,8 @@ def main(arguments):
         raise ConfigError(f"--classes: missing; the loss of {job.id} favours '{key}', which a file says what it is")
     important = [] if key is None else important_classes(arguments.classes, key)
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    read = [arguments.data, *([] if key is None else [arguments.classes])]
+    facts |= {"inputs": read, "outputs": [arguments.weights, arguments.history]}
     with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
         train(
             job,

@@ -29,6 +29,7 @@ def main(arguments):
     device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.generator_training")
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts |= {"inputs": [*victims.values(), *data.values()], "outputs": [arguments.weights, arguments.history]}
     with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
         train(
             job,

@@ -24,6 +24,7 @@ def main(arguments):
     device = choose_device(arguments.device)
     code = arguments.code or training_code(job.adversarial is not None)
     facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts |= {"inputs": [arguments.data], "outputs": [arguments.weights, arguments.history, *snapshots.values()]}
     with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
         train(
             job,

@@ -10,17 +10,20 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.provenance import write_atomically
+from headstrong.provenance import RunRecord, write_atomically
+from headstrong.stages import stage_code
 from headstrong.study import COLUMNS, models_of, rows
 
 
 def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows(models_of(settings)))
-    write_atomically(arguments.output, table.getvalue())
+    facts = {"settings": settings, "code": stage_code("write_plan"), "outputs": [arguments.output]}
+    with RunRecord(arguments.output.with_name("write_plan.json"), **facts):
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows(models_of(settings)))
+        write_atomically(arguments.output, table.getvalue())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from generated_jobs import make_generator_job
 from headstrong import generated_files
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.generated_files import UniversalPerturbation, perturb_picture, read_perturbation, whole_numbers
-from headstrong.provenance import ROOT
+from headstrong.provenance import ROOT, file_digest
 
 HEIGHT, WIDTH, EPSILON = 12, 16, 10.0
 
@@ -61,7 +61,10 @@ def test_pictures_come_out_as_png_inside_the_ball(tmp_path):
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     result = apply("--perturbation", perturbation, "--images", tmp_path / "in", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.png", "two.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["one.png", "two.png"]
+    record = json.loads((tmp_path / "out" / "apply_perturbation.json").read_text())
+    assert record["outputs"] == {name: file_digest(tmp_path / "out" / name) for name in ("one.png", "two.png")}
+    assert file_digest(perturbation) in record["inputs"].values()
     assert "2 pictures" in result.stdout
     for name in ("one.png", "two.jpg"):
         before = np.asarray(Image.open(tmp_path / "in" / name).convert("RGB")).astype(int)
@@ -144,7 +147,7 @@ def test_transparency_and_kinds_of_picture(tmp_path):
     turned.save(tmp_path / "in" / "turned.png", exif=exif)
     result = apply("--perturbation", perturbation, "--images", tmp_path / "in", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    out = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").iterdir()}
+    out = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").glob("*.png")}
     expected = perturb_picture(colours, read_perturbation(perturbation))
     np.testing.assert_array_equal(out["clear"], np.dstack([expected, clear]))
     np.testing.assert_array_equal(out["turned"], expected)

@@ -260,3 +260,10 @@ def test_every_switch_of_the_configuration_has_words() -> None:
         assert not [row for row in rows if "no description" in row["meaning"] + row["decides"]]
     _, rows = protocol.in_words({"preset": "corrected", "new_switch": 3})
     assert rows[0]["meaning"] == "(no description)"
+
+
+def test_a_record_of_another_rule_in_the_same_folder_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "generated").mkdir()
+    for name, rule, code in (("a", "evaluate_generators", "aaaa"), ("a-cost", "time_generators", "cccc")):
+        (tmp_path / "generated" / f"{name}.json").write_text(json.dumps({"rule": rule, "code": code}))
+    assert facts.run_records(tmp_path)["code"] == {"evaluation of generators": {"aaaa": 1}}

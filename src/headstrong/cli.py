@@ -9,6 +9,7 @@ import argparse
 import csv
 import importlib.util
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("doctor", help="what this machine can run").set_defaults(function=doctor)
     _add_fetch(commands)
     _add_verify(commands)
+    _add_provenance(commands)
     return program.run(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -79,6 +81,22 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(function=verify)
 
 
+def _add_provenance(commands: argparse._SubParsersAction) -> None:
+    text = "where a result comes from: rule, settings, code, host, inputs down to the data; whether that still holds"
+    parser = commands.add_parser("why", help=text, description=f"{text[0].upper()}{text[1:]} (docs/provenance.md).")
+    parser.add_argument("result", type=Path, metavar="RESULT", help="any file of a results folder")
+    parser.add_argument("--json", action="store_true", help="all that is known, as JSON")
+    parser.set_defaults(function=why)
+    text = "a finished study as an RO-Crate: results, what made each of them, and the workflow"
+    parser = commands.add_parser("export", help=text, description=f"{text[0].upper()}{text[1:]} (docs/provenance.md).")
+    parser.add_argument("study", type=Path, metavar="FOLDER", help="the study's folder, e.g. results/quick")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.zip|DIR", help="the crate to write")
+    parser.add_argument(
+        "--with-weights", action="store_true", help="weights and data caches too; else they are listed by digest"
+    )
+    parser.set_defaults(function=export)
+
+
 def plan(arguments: argparse.Namespace) -> None:
     """Print the plan, or its count; the count by section goes to the error stream."""
     from headstrong.configfiles import load, study_files
@@ -105,11 +123,9 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def config(arguments: argparse.Namespace) -> None:
     """Print the merged configuration."""
-    import yaml
+    from headstrong.configfiles import as_yaml, load, study_files
 
-    from headstrong.configfiles import load, study_files
-
-    print(yaml.safe_dump(load(study_files(arguments.study)).model_dump(), sort_keys=False), end="")
+    print(as_yaml(load(study_files(arguments.study))), end="")
 
 
 def schema(_: argparse.Namespace) -> None:
@@ -167,6 +183,21 @@ def verify(arguments: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files, whatever the terminal can show
     print(verify_report.text(verdict))
     return 1 if verdict.faults else 0
+
+
+def why(arguments: argparse.Namespace) -> None:
+    """Print where a result comes from."""
+    from headstrong.why import explain, in_words
+
+    found = explain(arguments.result)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if arguments.json else in_words(found))
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the RO-Crate of a study."""
+    from headstrong.crate import export as write
+
+    print(write(arguments.study, arguments.output, weights=arguments.with_weights))
 
 
 def _gpus() -> str:

@@ -14,6 +14,13 @@ from headstrong.configchecks import impossible
 from headstrong.errors import ConfigError
 from headstrong.provenance import ROOT
 
+CONFIG_FILE = "config.yaml"  # of a study's folder: its whole configuration
+
+
+def as_yaml(config: Config) -> str:
+    """A configuration with everything filled in; the same configuration gives the same text."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Overlay on base, key by key, mappings merged and everything else replaced (as Snakemake merges config files)."""

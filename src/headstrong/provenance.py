@@ -2,7 +2,7 @@
 
 Two kinds are kept apart. What decides the numbers (settings, code digest, data digest) goes into the result file
 itself, so that equal runs give equal bytes. What does not (host, device, time, git commit) goes into a run record, a
-small JSON file beside the result.
+small JSON file beside the result, which names every file it vouches for and every file these were made from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,10 @@ ROOT = PACKAGE.parent.parent  # the repository, when run from one
 # Modules that jobs import but that cannot change a number: an edit here makes nothing run again.
 NOT_NUMBERS = frozenset({"__init__.py", "errors.py", "locks.py", "program.py", "progress.py", "provenance.py"})
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake", "pulp")
+RECORD_FORMAT = "headstrong-record-1"
+# What the workflow tells its jobs of their study, as JSON: folder, config (sha256, file, from). Not a parameter of any
+# rule: one changed key of the configuration would make every job run again.
+STUDY_VARIABLE = "HEADSTRONG_STUDY"
 
 
 def settings_json(settings: Any) -> str:
@@ -140,6 +144,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def text_digest(text: str) -> str:
+    """SHA-256 of a text in UTF-8, as `file_digest` gives it for a file that holds it."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
     found = {"python": platform.python_version()}
@@ -174,10 +183,20 @@ def _git(*arguments: str) -> str:
 
 
 class RunRecord:
-    """What one job did, written beside its result when it is whole: `with RunRecord(path, settings=...) as record`."""
+    """What one job did, written when its results are whole: `with RunRecord(path, outputs=..., inputs=...) as record`.
 
-    def __init__(self, path: Path, **facts: Any) -> None:
+    inputs, outputs: files, or folders that stand for all files in them; digested at the end. facts: what else the
+    record is to say: settings or job, code, device, threads. Paths in a record are relative to its study's folder,
+    and that is relative to the record, so that a copied folder stays true. docs/provenance.md lists every field.
+    """
+
+    def __init__(
+        self, path: Path, *, inputs: Iterable[Path] = (), outputs: Iterable[Path] = (), rule: str = "", **facts: Any
+    ) -> None:
         self.path = path
+        self.rule = rule or Path(sys.argv[0]).stem
+        self.inputs = list(inputs)
+        self.outputs = list(outputs)
         self.facts = facts
 
     def __enter__(self) -> RunRecord:
@@ -191,8 +210,17 @@ class RunRecord:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
             return
+        study = json.loads(os.environ.get(STUDY_VARIABLE) or "{}")
+        root = Path(study.get("folder", self.path.parent))
         record = {
+            "format": RECORD_FORMAT,
+            "rule": self.rule,
+            "root": _relative(root, self.path.parent),
+            "device": "cpu",
             **self.facts,
+            "inputs": self._digests(self.inputs, root),
+            "outputs": self._digests(self.outputs, root),
+            "config": study.get("config"),
             "command": sys.argv,
             "host": socket.gethostname(),
             "platform": platform.platform(),
@@ -204,6 +232,19 @@ class RunRecord:
             "seconds": round(time.time() - self._start, 3),
         }
         write_atomically(self.path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+    def _digests(self, paths: Iterable[Path], root: Path) -> dict[str, str]:
+        found = (file for path in paths for file in (files_in(path) if path.is_dir() else [path]))
+        return {_relative(file, root): file_digest(file) for file in dict.fromkeys(found) if file != self.path}
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder, in order, without those that are being written."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
 
 
 def _iso(seconds: float) -> str:

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from headstrong import locks
 from headstrong.config import Config
-from headstrong.configfiles import parse, read
+from headstrong.configfiles import CONFIG_FILE, as_yaml, parse, read
 from headstrong.errors import ConfigError, MachineError, UserError
-from headstrong.provenance import PACKAGE
+from headstrong.provenance import PACKAGE, STUDY_VARIABLE, settings_json, text_digest
 from headstrong.study import Plan
 
 
@@ -28,6 +28,19 @@ def prepare_jobs() -> None:
 def _put_first(variable: str, folder: str) -> None:
     rest = [part for part in os.environ.get(variable, "").split(os.pathsep) if part and part != folder]
     os.environ[variable] = os.pathsep.join([folder, *rest])
+
+
+def announce_study(folder: str, config: Config, files: Sequence[str | Path]) -> None:
+    """Tell every job of this process which study it belongs to: what run records say of it.
+
+    folder: where the results go. files: the configuration files that were merged, for people to read.
+    """
+    found = {
+        "sha256": text_digest(as_yaml(config)),
+        "file": CONFIG_FILE,
+        "from": [Path(os.path.relpath(file)).as_posix() for file in files],
+    }
+    os.environ[STUDY_VARIABLE] = settings_json({"folder": folder, "config": found})
 
 
 def load_study(merged: Mapping[str, Any], files: Sequence[str | Path]) -> tuple[Config, Plan]:

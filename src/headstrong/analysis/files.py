@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -100,6 +101,13 @@ TRUE_OR_FALSE = frozenset(["holds", "holds_mean", "keeps_accuracy"])
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, whole or not at all; numbers keep all their digits, equal tables give equal bytes."""
     write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Write tables by name, `<name>.csv` each; returns their paths."""
+    for name, table in tables.items():
+        write_table(table, folder / f"{name}.csv")
+    return [folder / f"{name}.csv" for name in tables]
 
 
 def read_table(path: Path, name: str | None = None) -> pd.DataFrame:

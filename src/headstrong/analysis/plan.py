@@ -49,6 +49,11 @@ def read_plan(path: Path) -> pd.DataFrame:
     return plan.assign(epochs=plan["epochs"].astype(int))
 
 
+def evaluations_of(folder: Path, plan: Path) -> list[Path]:
+    """The evaluation of every model of the plan CSV."""
+    return [folder / f"{model}.h5" for model in read_plan(plan)["id"]]
+
+
 def rows_of_models(
     evaluations: Path, plan: Path, rows: Callable[[Evaluation], list[Row]], processes: int = 1
 ) -> list[Row]:

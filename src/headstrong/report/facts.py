@@ -23,7 +23,12 @@ RECORDS = {
     "generators": "generators/*/run.json",
     "evaluation of generators": "generated/*.json",
     "evaluation of important classes": "importance/*.json",
+    "forgetting": "forgetting/*/run.json",
+    "evaluation of hidden tasks": "hidden/*.json",
 }
+
+# Folders that records of other rules lie in as well.
+RULES = {"evaluation of generators": "evaluate_generators"}
 
 
 def headline(plan: pd.DataFrame, vulnerability: pd.DataFrame) -> dict[str, Any]:
@@ -80,6 +85,8 @@ def run_records(results: Path) -> dict[str, Any]:
     for stage, pattern in RECORDS.items():
         for path in sorted(results.glob(pattern)):
             record = _record(path)
+            if stage in RULES and record.get("rule", RULES[stage]) != RULES[stage]:
+                continue  # of another job that leaves its results in the same folder
             code.setdefault(stage, Counter())[str(record.get("code", "not recorded"))] += 1
             if "device" in record:
                 found["device"][str(record["device"])] += 1

@@ -1,0 +1,28 @@
+"""Write config.yaml: the whole configuration of a study, with everything filled in.
+
+Run records carry the digest of this file.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from headstrong import program
+from headstrong.configfiles import as_yaml, parse
+from headstrong.provenance import RunRecord, write_atomically
+from headstrong.stages import stage_code
+
+
+def main(arguments):
+    config = parse(yaml.safe_load(program.text_or_file(arguments.settings)))
+    facts = {"code": stage_code("write_config"), "outputs": [arguments.output]}
+    with RunRecord(arguments.output.with_name("write_config.json"), **facts):
+        write_atomically(arguments.output, as_yaml(config))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--settings", required=True, help="the configuration: YAML, or @FILE with YAML")
+    parser.add_argument("--output", type=Path, required=True, help="the YAML to write")
+    sys.exit(program.run(main, parser))
