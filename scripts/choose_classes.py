@@ -16,10 +16,10 @@ def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
 
     from headstrong.class_choice import choose  # late: torch takes seconds, --help should not
-    from headstrong.runtime import choose_device, reproducible
+    from headstrong.devices import take_device
+    from headstrong.runtime import reproducible
 
-    device = choose_device(arguments.device)
-    with reproducible(device, arguments.threads):
+    with take_device(arguments.device) as device, reproducible(device, arguments.threads):
         outputs = (arguments.output, arguments.recall)
         choose(settings, arguments.weights, arguments.pictures, *outputs, device=device, batch_size=64)
 
@@ -31,7 +31,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--weights", type=Path, nargs="*", default=[], help="classifiers trained with the cross entropy"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
     parser.add_argument("--output", type=Path, required=True, help="JSON to write: the choice")
     parser.add_argument("--recall", type=Path, required=True, help="CSV to write: the recall of every class")

@@ -22,16 +22,17 @@ def main(arguments):
     import pandas as pd  # late, as is torch: both take seconds, --help and mistakes should not
 
     from headstrong.analysis.files import write_table
+    from headstrong.devices import take_device
     from headstrong.generator_timing import COLUMNS, measure, published_jobs
-    from headstrong.runtime import choose_device
 
-    rows = measure(
-        published_jobs() if jobs is None else jobs,
-        tuple(arguments.size),
-        rounds=arguments.rounds,
-        device=choose_device(arguments.device),
-        threads=arguments.threads,
-    )
+    with take_device(arguments.device, alone=True) as device:
+        rows = measure(
+            published_jobs() if jobs is None else jobs,
+            tuple(arguments.size),
+            rounds=arguments.rounds,
+            device=device,
+            threads=arguments.threads,
+        )
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     if arguments.output is None:
         print(table.to_string(index=False))
@@ -53,7 +54,7 @@ if __name__ == "__main__":
     what.add_argument("--published", action="store_true", help="the networks of the published table")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), required=True, help="pixels, multiples of 4")
     parser.add_argument("--rounds", type=int, default=21, help="runs of each network that count")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
     parser.add_argument("--output", type=Path, help="the CSV to write; none: it is printed")
     sys.exit(program.run(main, parser))
