@@ -33,7 +33,7 @@ FOLDER = "HEADSTRONG_GPU_LOCKS"
 # Not where TMPDIR points: schedulers give every job a folder of its own there, and jobs would not meet.
 DEFAULT_FOLDER = Path("/tmp/headstrong-gpus")
 POLL_SECONDS = 1.0
-_SHOWN = 60  # characters of an argument of a command; a job as JSON has thousands
+_SHOWN = 200  # characters of an argument of a command
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,9 @@ def holders_of(id: str, folder: Path | None = None) -> list[str]:
 
 
 def _who(id: str, place: Path) -> str:
-    return ", ".join(holders_of(id, place)) or "a job that is just ending"
+    with contextlib.suppress(ConfigError):  # a foreign thing in the folder, which is in nobody's way
+        return ", ".join(holders_of(id, place)) or "a job that is just ending"
+    return "a job"
 
 
 def _take(place: Path, ids: Sequence[str], sharing: int) -> tuple[str, list[int]] | None:
@@ -188,7 +190,7 @@ def _for_everyone() -> Iterator[None]:
 
 
 def _describe(handle: int) -> None:
-    command = shlex.join(word if len(word) <= _SHOWN else word[:_SHOWN] + "…" for word in sys.argv)
+    command = " ".join("{…}" if word.startswith("{") else shlex.quote(word[:_SHOWN]) for word in sys.argv)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     facts = {"pid": os.getpid(), "user": user_name(), "host": socket.gethostname(), "since": since, "command": command}
     with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
@@ -215,4 +217,4 @@ def _read(handle: int) -> str:
         text = "process {pid} of {user} on {host} since {since}: {command}".format(**facts)
     except (ValueError, KeyError, TypeError, RecursionError):
         return "a process that has not said who it is"
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:1000])
