@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import cuda_driver
+from gpu_jobs import Job
 from headstrong import gpulocks, gpus
 from headstrong.devices import take_device
 from headstrong.errors import ConfigError
@@ -154,3 +156,37 @@ def test_every_program_that_computes_takes_its_device_in_the_one_way(script: Pat
 def test_picking_a_device_is_in_no_digest_of_code():
     picking = {"devices.py", "gpulocks.py", "gpus.py"}
     assert not picking & {path.name for path in imported_files("headstrong.training", "headstrong.devices")}
+
+
+JOB = (
+    '{"id": "x", "tasks": "s", "attacks": [], "samples": null, "batch_size": 4, "error_pixels": "valid", '
+    '"miou": "labelled", "loss_pixels": "valid", "class_weights": "uniform", "precision": "float32", "seed": 0}'
+)
+
+
+@cuda_driver.needs_compiler
+@no_gpu
+def test_a_program_waits_for_its_gpu_and_obeys_sigterm_meanwhile(driver, tmp_path, monkeypatch):
+    monkeypatch.setenv(gpus.MASK, "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    files = ["--weights", str(tmp_path / "w"), "--data", str(tmp_path / "d"), "--output", str(tmp_path / "out.h5")]
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate_model.py"), "--job", JOB, *files]
+    holder = Job(driver, [cuda_driver.IDS[1]])
+    assert holder.taken() == cuda_driver.IDS[1]
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as stopped,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as patient,
+    ):
+        assert stopped.stderr is not None
+        assert patient.stderr is not None
+        waiting = f"waiting for a GPU; taken: {cuda_driver.IDS[1]} by process {holder.process.pid} "
+        assert waiting in stopped.stderr.readline()
+        assert waiting in patient.stderr.readline()
+        stopped.terminate()
+        stopped.communicate()
+        assert stopped.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        assert holder.end() == 0
+        _, said = patient.communicate()
+    assert patient.returncode == 3  # it went on, to find that there are no weights
+    assert said.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "out.h5").exists()
