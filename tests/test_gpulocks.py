@@ -14,7 +14,7 @@ import pytest
 
 from gpu_jobs import Job
 from headstrong import gpulocks
-from headstrong.errors import ConfigError
+from headstrong.errors import ConfigError, MachineError
 
 NOBODY = 65534
 
@@ -172,7 +172,7 @@ def test_nothing_is_written_where_another_user_points(tmp_path, plant):
     (tmp_path / "locks").mkdir()
     plant(tmp_path / "locks" / "a.lock", precious)
     with (
-        pytest.raises(ConfigError, match=r"a\.lock: cannot lock GPUs") as caught,
+        pytest.raises(MachineError, match=r"a\.lock: cannot lock GPUs") as caught,
         gpulocks.one_of(["a"], folder=tmp_path / "locks"),
     ):
         pass
@@ -185,7 +185,7 @@ def test_a_folder_that_is_a_link_or_a_file_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "own")
     (tmp_path / "file").touch()
     for name in ("link", "file", "absent/folder"):
-        with pytest.raises(ConfigError, match=gpulocks.FOLDER), gpulocks.one_of(["a"], folder=tmp_path / name):
+        with pytest.raises(MachineError, match=gpulocks.FOLDER), gpulocks.one_of(["a"], folder=tmp_path / name):
             pass
     assert list((tmp_path / "own").iterdir()) == []
 

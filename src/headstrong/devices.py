@@ -25,7 +25,8 @@ def take_device(name: str, *, alone: bool = False) -> Iterator[str]:
 
     name: "auto": a GPU that is free, the CPU where torch finds none; "cpu"; "cuda": a GPU that is free; "cuda:1": the
     second of those visible. alone: shared with no other job, whatever HEADSTRONG_JOBS_PER_GPU says. To be used once in
-    a process, before CUDA starts in it. Raises ConfigError for another name and for a GPU that is not there.
+    a process, before CUDA starts in it. Raises ConfigError for another name and for a GPU that is not
+    there, MachineError where the folder of locks cannot be used.
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", name)
     if match is None:

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from headstrong.errors import ConfigError
+from headstrong.errors import ConfigError, MachineError
 from headstrong.machine import user_name
 
 SHARING = "HEADSTRONG_JOBS_PER_GPU"
@@ -61,7 +61,7 @@ def one_of(ids: Sequence[str], sharing: int = 1, folder: Path | None = None) -> 
     """Within it, this process has one of the GPUs `ids`, the one yielded; it waits while all are taken.
 
     The log says who has them while it waits. sharing: how many jobs may have it at once, as far as this one is
-    concerned; 1: nobody else. Raises ConfigError where the folder of locks cannot be used.
+    concerned; 1: nobody else. Raises MachineError where the folder of locks cannot be used.
     """
     place = folder or lock_folder()
     with contextlib.ExitStack() as held:
@@ -90,7 +90,7 @@ def holders_of(id: str, folder: Path | None = None) -> list[str]:
 
 
 def _who(id: str, place: Path) -> str:
-    with contextlib.suppress(ConfigError):  # a foreign thing in the folder, which is in nobody's way
+    with contextlib.suppress(MachineError):  # a foreign thing in the folder, which is in nobody's way
         return ", ".join(holders_of(id, place)) or "a job that is just ending"
     return "a job"
 
@@ -175,8 +175,8 @@ def _folder(place: Path) -> Iterator[_Folder]:
         os.close(handle)
 
 
-def _unusable(path: Path, reason: str | None) -> ConfigError:
-    return ConfigError(f"{path}: cannot lock GPUs with it: {reason}; set {FOLDER} to a folder of this machine")
+def _unusable(path: Path, reason: str | None) -> MachineError:
+    return MachineError(f"{path}: cannot lock GPUs with it: {reason}; set {FOLDER} to a folder of this machine")
 
 
 @contextlib.contextmanager
