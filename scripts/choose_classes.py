@@ -18,14 +18,17 @@ def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
 
     from headstrong.class_choice import choose  # late: torch takes seconds, --help should not
-    from headstrong.runtime import choose_device, reproducible
+    from headstrong.devices import take_device
+    from headstrong.runtime import reproducible
 
-    device = choose_device(arguments.device)
     outputs = (arguments.output, arguments.recall)
-    facts = {"code": stage_code("choose_classes"), "device": device, "threads": arguments.threads}
+    facts = {"code": stage_code("choose_classes"), "threads": arguments.threads}
     facts |= {"inputs": [arguments.pictures, *arguments.weights], "outputs": outputs}
-    record = RunRecord(arguments.output.with_suffix(".run.json"), settings=settings, **facts)
-    with record, reproducible(device, arguments.threads):
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.output.with_suffix(".run.json"), settings=settings, device=device, **facts),
+        reproducible(device, arguments.threads),
+    ):
         choose(settings, arguments.weights, arguments.pictures, *outputs, device=device, batch_size=64)
 
 
@@ -36,7 +39,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--weights", type=Path, nargs="*", default=[], help="classifiers trained with the cross entropy"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
     parser.add_argument("--output", type=Path, required=True, help="JSON to write: the choice")
     parser.add_argument("--recall", type=Path, required=True, help="CSV to write: the recall of every class")

@@ -22,15 +22,17 @@ def main(arguments):
     given = {name: paths_of(getattr(arguments, name), name) for name in ("generator", "victim", "data", "train")}
     victims = {victim_and_task(name): path for name, path in given["victim"].items()}
 
+    from headstrong.devices import take_device
     from headstrong.generated import evaluate_family  # late: torch takes seconds, --help and mistakes should not
-    from headstrong.runtime import choose_device
 
-    device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.generated")
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     facts["inputs"] = [path for paths in given.values() for path in paths.values()]
     facts["outputs"] = [arguments.output, arguments.perturbations]
-    with RunRecord(arguments.output.with_suffix(".json"), job=fields, **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.output.with_suffix(".json"), job=fields, device=device, **facts) as record,
+    ):
         evaluate_family(
             job,
             given["generator"],
@@ -85,7 +87,7 @@ if __name__ == "__main__":
     parser.add_argument("--train", **several, metavar="TASK=PATH", help="dense: cache of a task's training images")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
     parser.add_argument("--perturbations", type=Path, required=True, help="folder for the universal perturbations")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
     parser.add_argument("--code", help="digest of the code; computed when not given")
     sys.exit(program.run(main, parser))

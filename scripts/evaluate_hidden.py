@@ -21,16 +21,18 @@ def main(arguments):
     job = hidden_job_from_dict(json.loads(program.text_or_file(arguments.job)))
     copies = dict(named_path(text) for text in arguments.copy)
 
+    from headstrong.devices import take_device
     from headstrong.hidden_evaluation import evaluate  # late: torch takes seconds, --help should not
-    from headstrong.runtime import choose_device
 
-    device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.hidden_evaluation")
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     files = {access: (path, path.with_name("features.h5")) for access, path in copies.items()}
     facts["inputs"] = [arguments.victim, arguments.test, *(path for pair in files.values() for path in pair)]
     facts["outputs"] = [arguments.output]
-    with RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), device=device, **facts) as record,
+    ):
         evaluate(
             job,
             arguments.victim,
@@ -58,7 +60,7 @@ if __name__ == "__main__":
     parser.add_argument("--test", type=Path, required=True, help="test images with all labels")
     parser.add_argument("--copy", action="append", default=[], metavar="ACCESS=FILE", help="a forgetful copy's weights")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 to write")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
     parser.add_argument("--code", help="digest of the code; computed when not given")
     sys.exit(program.run(main, parser))

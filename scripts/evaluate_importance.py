@@ -20,15 +20,17 @@ def main(arguments):
     job = importance_job_from_dict(json.loads(program.text_or_file(arguments.job)))
     pictures = dict(named_path(text) for text in arguments.data)
 
+    from headstrong.devices import take_device
     from headstrong.importance import evaluate  # late: torch takes seconds, --help should not
-    from headstrong.runtime import choose_device
 
-    device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.importance")
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     weights = [arguments.weights / trial / "weights.safetensors" for trial in job.trials]
     facts |= {"inputs": [arguments.classes, *pictures.values(), *weights], "outputs": [arguments.output]}
-    with RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.output.with_suffix(".json"), job=to_dict(job), device=device, **facts) as record,
+    ):
         evaluate(
             job,
             arguments.weights,
@@ -56,7 +58,7 @@ if __name__ == "__main__":
     parser.add_argument("--weights", type=Path, required=True, help="folder with <trial>/weights.safetensors")
     parser.add_argument("--data", action="append", default=[], metavar="SPLIT=FILE", help="pictures of a split")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 to write")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
     parser.add_argument("--code", help="digest of the code; computed when not given")
     sys.exit(program.run(main, parser))

@@ -16,15 +16,17 @@ from headstrong.provenance import RunRecord, code_digest, file_digest
 
 
 def main(arguments):
+    from headstrong.devices import take_device
     from headstrong.evaluation import evaluate  # late: torch takes seconds, --help should not
-    from headstrong.runtime import choose_device
 
     fields = json.loads(program.text_or_file(arguments.job))
-    device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.evaluation")
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     facts |= {"inputs": [arguments.weights, arguments.data], "outputs": [arguments.output]}
-    with RunRecord(arguments.output.with_suffix(".json"), job=fields, **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.output.with_suffix(".json"), job=fields, device=device, **facts) as record,
+    ):
         evaluate(
             evaluation_job_from_dict(fields),
             arguments.weights,
@@ -43,7 +45,7 @@ if __name__ == "__main__":
     parser.add_argument("--weights", type=Path, required=True, help="safetensors file of the model")
     parser.add_argument("--data", type=Path, required=True, help="cache of the test split")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
     parser.add_argument("--code", help="digest of the code; computed when not given")
     sys.exit(program.run(main, parser))

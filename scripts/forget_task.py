@@ -20,15 +20,17 @@ from headstrong.provenance import RunRecord, code_digest, file_digest
 def main(arguments):
     job = forgetting_job_from_dict(json.loads(program.text_or_file(arguments.job)))
 
+    from headstrong.devices import take_device
     from headstrong.forgetting import forget  # late: torch takes seconds, --help should not
-    from headstrong.runtime import choose_device
 
-    device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.forgetting")
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     facts["inputs"] = [arguments.victim, arguments.train, arguments.test]
     facts["outputs"] = [arguments.weights, arguments.features, arguments.history]
-    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), device=device, **facts) as record,
+    ):
         forget(
             job,
             arguments.victim,

@@ -24,20 +24,24 @@ def main(arguments):
     import pandas as pd  # late, as is torch: both take seconds, --help and mistakes should not
 
     from headstrong.analysis.files import write_table
+    from headstrong.devices import take_device
     from headstrong.generator_timing import COLUMNS, measure, published_jobs
-    from headstrong.runtime import choose_device
 
     jobs = published_jobs() if jobs is None else jobs
-    size, device = tuple(arguments.size), choose_device(arguments.device)
-    how = {"rounds": arguments.rounds, "device": device, "threads": arguments.threads}
-    if arguments.output is None:
-        print(pd.DataFrame(measure(jobs, size, **how), columns=list(COLUMNS)).to_string(index=False))
-        return
+    size = tuple(arguments.size)
     settings = {"size": size, "rounds": arguments.rounds, "jobs": [to_dict(job) for job in jobs]}
-    facts = {"settings": settings, "code": stage_code("time_generators"), "outputs": [arguments.output]}
-    facts |= {"device": device, "threads": arguments.threads}
-    with RunRecord(arguments.output.with_suffix(".json"), **facts):
-        write_table(pd.DataFrame(measure(jobs, size, **how), columns=list(COLUMNS)), arguments.output)
+
+    def table(device):
+        how = {"rounds": arguments.rounds, "device": device, "threads": arguments.threads}
+        return pd.DataFrame(measure(jobs, size, **how), columns=list(COLUMNS))
+
+    with take_device(arguments.device, alone=True) as device:
+        if arguments.output is None:
+            print(table(device).to_string(index=False))
+            return
+        facts = {"code": stage_code("time_generators"), "outputs": [arguments.output], "device": device}
+        with RunRecord(arguments.output.with_suffix(".json"), settings=settings, threads=arguments.threads, **facts):
+            write_table(table(device), arguments.output)
 
 
 def jobs_of(given):
@@ -54,7 +58,7 @@ if __name__ == "__main__":
     what.add_argument("--published", action="store_true", help="the networks of the published table")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), required=True, help="pixels, multiples of 4")
     parser.add_argument("--rounds", type=int, default=21, help="runs of each network that count")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
     parser.add_argument("--output", type=Path, help="the CSV to write; none: it is printed")
     sys.exit(program.run(main, parser))

@@ -20,19 +20,21 @@ from headstrong.provenance import RunRecord, code_digest, file_digest
 def main(arguments):
     from headstrong.class_choice import important_classes  # late: torch takes seconds, --help should not
     from headstrong.classifier_training import train
-    from headstrong.runtime import choose_device
+    from headstrong.devices import take_device
 
     job = classifier_job_from_dict(json.loads(program.text_or_file(arguments.job)))
-    device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.classifier_training")
     key = job.loss.important if job.loss is not None else None
     if key is not None and arguments.classes is None:
         raise ConfigError(f"--classes: missing; the loss of {job.id} favours '{key}', which a file says what it is")
     important = [] if key is None else important_classes(arguments.classes, key)
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     read = [arguments.data, *([] if key is None else [arguments.classes])]
     facts |= {"inputs": read, "outputs": [arguments.weights, arguments.history]}
-    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), device=device, **facts) as record,
+    ):
         train(
             job,
             arguments.data,

@@ -21,16 +21,18 @@ def by_task(items):
 
 
 def main(arguments):
+    from headstrong.devices import take_device
     from headstrong.generator_training import train  # late: torch takes seconds, --help should not
-    from headstrong.runtime import choose_device
 
     job = generator_job_from_dict(json.loads(program.text_or_file(arguments.job)))
     victims, data = by_task(arguments.victim), by_task(arguments.data)
-    device = choose_device(arguments.device)
     code = arguments.code or code_digest("headstrong.generator_training")
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     facts |= {"inputs": [*victims.values(), *data.values()], "outputs": [arguments.weights, arguments.history]}
-    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), device=device, **facts) as record,
+    ):
         train(
             job,
             victims,

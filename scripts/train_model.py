@@ -16,16 +16,18 @@ from headstrong.provenance import RunRecord, file_digest, training_code
 
 
 def main(arguments):
-    from headstrong.runtime import choose_device  # late: torch takes seconds, --help should not
+    from headstrong.devices import take_device  # late: torch takes seconds, --help should not
     from headstrong.training import train
 
     job = training_job_from_dict(json.loads(program.text_or_file(arguments.job)))
     snapshots = {int(epoch): Path(path) for epoch, _, path in (item.partition("=") for item in arguments.snapshot)}
-    device = choose_device(arguments.device)
     code = arguments.code or training_code(job.adversarial is not None)
-    facts = {"code": code, "device": device, "threads": arguments.threads}
+    facts = {"code": code, "threads": arguments.threads}
     facts |= {"inputs": [arguments.data], "outputs": [arguments.weights, arguments.history, *snapshots.values()]}
-    with RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), **facts) as record:
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.weights.with_name("run.json"), job=to_dict(job), device=device, **facts) as record,
+    ):
         train(
             job,
             arguments.data,

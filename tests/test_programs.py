@@ -35,14 +35,6 @@ def test_help_says_what_a_script_does(script):
     assert docstring in result.stdout
 
 
-def test_doctor_names_what_is_there_and_what_is_missing(tmp_path):
-    result = run("-m", "headstrong", "doctor", HEADSTRONG_REAL_DATA=str(tmp_path))
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"^torch +\d", result.stdout, re.M)
-    assert re.search(r"^GPU +\S", result.stdout, re.M)
-    assert str(tmp_path / "nyuv2") in result.stdout
-
-
 @pytest.mark.parametrize(
     ("settings", "code", "expected"),
     [

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import io
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -30,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _add(commands, "config", config, "the configuration of a study with everything filled in, as YAML")
     _add(commands, "schema", schema, "the JSON schema of config.yaml")
-    commands.add_parser("doctor", help="what this machine can run").set_defaults(function=doctor)
+    text = "what this machine can run, and what will be used of it"
+    commands.add_parser("doctor", help=text, description=text).set_defaults(function=doctor)
     _add_fetch(commands)
     _add_verify(commands)
     _add_provenance(commands)
@@ -136,24 +134,12 @@ def schema(_: argparse.Namespace) -> None:
 
 
 def doctor(_: argparse.Namespace) -> None:
-    """Print what this machine offers: versions, processors, GPU, SLURM, data sets."""
-    from headstrong.data.acquire import DATASETS, locate
-    from headstrong.errors import UserError
-    from headstrong.provenance import versions
+    """Print what this machine offers and what will be used of it."""
+    from headstrong.doctor import report
 
-    for name, version in versions().items():
-        print(f"{name:14} {version}")
-    print(f"{'processors':14} {os.cpu_count()}")
-    print(f"{'GPU':14} {_gpus()}")
-    sbatch = shutil.which("sbatch")
-    slurm_plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm") is not None
-    print(f"{'SLURM':14} {sbatch or 'no sbatch here'}; Snakemake plugin {'installed' if slurm_plugin else 'missing'}")
-    print(f"{'rooms, objects':14} embedded, nothing to place")
-    for dataset in DATASETS:
-        try:
-            print(f"{dataset:14} {locate(dataset)}")
-        except UserError as error:
-            print(f"{dataset:14} {error}")
+    _show_any_name()
+    for line in report():
+        print(line, flush=True)
 
 
 def fetch(arguments: argparse.Namespace) -> None:
@@ -179,8 +165,7 @@ def verify(arguments: argparse.Namespace) -> int:
     )
     if arguments.report is not None:
         verify_report.write(verdict, arguments.report)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files, whatever the terminal can show
+    _show_any_name()
     print(verify_report.text(verdict))
     return 1 if verdict.faults else 0
 
@@ -200,14 +185,7 @@ def export(arguments: argparse.Namespace) -> None:
     print(write(arguments.study, arguments.output, weights=arguments.with_weights))
 
 
-def _gpus() -> str:
-    # Importing torch takes seconds and may fail; a process of its own keeps doctor standing.
-    code = (
-        "import torch; n = torch.cuda.device_count(); "
-        "print(', '.join(torch.cuda.get_device_name(i) for i in range(n)) or 'none, everything runs on the CPU')"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    lines = (result.stdout if result.returncode == 0 else result.stderr).strip().splitlines() or [
-        "no answer from torch"
-    ]
-    return lines[-1]
+def _show_any_name() -> None:
+    """Names of files are printed whatever the terminal can show."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

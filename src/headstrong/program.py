@@ -16,6 +16,7 @@ from headstrong import locks
 from headstrong.errors import ConfigError, UserError
 
 CHECKPOINT_VARIABLE = "HEADSTRONG_CHECKPOINT_MINUTES"  # where a cluster kills without warning, let it be small
+DEVICE_HELP = "auto: a GPU that no other job has, the CPU without one; or cpu, cuda, cuda:1, ..."
 
 
 def run(
@@ -57,7 +58,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--history", type=Path, required=True, help="CSV of losses by epoch to write")
     parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
     parser.add_argument(
         "--checkpoint-minutes",

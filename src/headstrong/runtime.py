@@ -1,4 +1,4 @@
-"""How torch runs: on which device, with what precision, and always with the same bits."""
+"""How torch runs: with what precision, and always with the same bits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ import torch
 from headstrong.errors import ConfigError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-
-
-def choose_device(name: str) -> str:
-    """The device a name stands for: "auto" is a GPU where torch finds one, else the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def computes_in_bfloat16(precision: str, device: torch.device | str) -> bool:

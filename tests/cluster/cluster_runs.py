@@ -72,8 +72,8 @@ class Study:
         ]  # fmt: skip
         with self.said.open("w") as output:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command], cwd=self.folder, env={**checkout.environment(), **self.variables}, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, start_new_session=True,
+                ["setpriv", "--pdeathsig", "KILL", *command], cwd=self.folder, stdin=subprocess.DEVNULL,
+                env={**checkout.environment(), **self.variables}, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
     def until(self, condition: Callable[[], object], what: str) -> None:
@@ -134,9 +134,9 @@ class Study:
         for status in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 words = status.read_bytes().split(b"\0")
-                if any(word.endswith(name.encode()) for word in words[1:2]):
-                    if os.readlink(status.with_name("cwd")) == str(self.folder):
-                        yield int(status.parent.name)
+                program = b"".join(words[1:2]).decode(errors="replace")
+                if program.endswith(name) and os.readlink(status.with_name("cwd")) == str(self.folder):
+                    yield int(status.parent.name)
 
 
 def results_of(folder: Path, study: str) -> dict[str, bytes]:

@@ -1,7 +1,8 @@
 """A SLURM of one's own on this machine: the real daemons, accounting in a real database, two pretend GPUs.
 
 Everything lies in one folder and listens on free ports of the loopback device; no file of the system is touched, and
-every daemon is stopped by the process id it was started with, or by the death of who started it. Configuration: as measured for Debian 12's packages.
+every daemon is stopped by the process id it was started with, or by the death of who started it. The configuration is
+the one measured with Debian 12's packages.
 """
 
 from __future__ import annotations
@@ -165,8 +166,8 @@ class LocalSlurm:
         assert program, name
         with (self.folder / f"{name}.out").open("ab") as output:
             self._daemons[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", program, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env={**os.environ, **self.environment}, start_new_session=True,
+                ["setpriv", "--pdeathsig", "TERM", program, *arguments], start_new_session=True,
+                env={**os.environ, **self.environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
 
     def start_controller(self) -> None:
