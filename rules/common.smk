@@ -12,8 +12,16 @@ from headstrong.data.build import code_modules, picture_modules
 from headstrong.jobs import to_dict
 from headstrong.provenance import code_digest, settings_json, training_code
 from headstrong.study import plan_settings
-from headstrong.workflow import announce_study, hold_study, load_study, prepare_jobs
+from headstrong.workflow import (
+    announce_study,
+    check_current,
+    hold_study,
+    load_study,
+    prepare_jobs,
+)
 
+if not workflow.is_main_process:
+    check_current()
 prepare_jobs()
 CONFIG_FILES = ["config.yaml", *workflow.overwrite_configfiles]
 STUDY, PLAN = load_study(config, CONFIG_FILES)

@@ -83,20 +83,28 @@ def working() -> Iterator[None]:
 
     Raises MachineError when the study has been started anew since: then the job is another's to do.
     """
-    study, _, run = os.environ.get(RUN_VARIABLE, "").rpartition(":")
+    study = os.environ.get(RUN_VARIABLE, "").rpartition(":")[0]
     if not study or not Path(study).parent.is_dir():
         yield
         return
     own = _jobs_of(Path(study)) / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.lock"
     lock = take(own, slurm=os.environ.get("SLURM_JOB_ID"))
     try:
-        if holder(Path(study)).get("run") != run:  # only now: who starts the study anew sees either this lock or not us
-            raise MachineError(f"{study}: the study has been started anew since this job was; its result is not needed")
+        check_current()  # only now: whoever starts the study anew either finds this lock or is found here
         yield
     finally:
         _remove(own)
         if lock is not None:
             lock.release()
+
+
+def check_current() -> None:
+    """MachineError for a job whose study has been started anew since it was submitted: it must not touch anything."""
+    study, _, run = os.environ.get(RUN_VARIABLE, "").rpartition(":")
+    if study and Path(study).parent.is_dir() and holder(Path(study)).get("run") != run:
+        raise MachineError(
+            f"{study}: the study has been started anew since this job was submitted; it is another's to do"
+        )
 
 
 def _tidy(study: Path) -> None:
@@ -115,8 +123,7 @@ def _end(path: Path) -> None:
         who = holder(path)
         here = who.get("host") == socket.gethostname()
         if who.get("slurm"):
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run(["scancel", str(who["slurm"])], timeout=60, capture_output=True, check=False)
+            _cancel(str(who["slurm"]))
         elif here and isinstance(who.get("process"), int):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(who["process"], signal.SIGTERM)
@@ -125,6 +132,18 @@ def _end(path: Path) -> None:
         raise MachineError(f"{path}: still running, from an earlier start of the study: {description(path)}; end it")
     _remove(path)
     lock.release()
+
+
+def _cancel(job: str) -> None:
+    """Cancel a SLURM job and wait until SLURM has forgotten it: what ran it may still tidy up after its program."""
+    end = time.monotonic() + PATIENCE
+    command = ["scancel", job]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        while subprocess.run(command, timeout=60, capture_output=True).stdout.strip() or command[0] == "scancel":
+            if time.monotonic() > end:
+                return
+            command = ["squeue", "--noheader", "--jobs", job]
+            time.sleep(0.5)
 
 
 def _acquired(path: Path, patience: float) -> BaseFileLock | None:

@@ -70,6 +70,14 @@ def hold_study(work: str | Path) -> None:
         _end(error)
 
 
+def check_current() -> None:
+    """End a job of a study that has been started anew since, before it removes what another has made (code 7)."""
+    try:
+        locks.check_current()
+    except MachineError as error:
+        _end(error)
+
+
 def _end(error: UserError) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(error.code) from None

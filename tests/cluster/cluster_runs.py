@@ -76,14 +76,14 @@ class Study:
                 env={**checkout.environment(), **self.variables}, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
-    def until(self, condition: Callable[[], object], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
         """Wait for a condition while Snakemake runs."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         while not condition():
             if self.process.poll() is not None:
                 raise AssertionError(f"Snakemake ended with {self.process.returncode} before {what}\n{self.words()}")
             if time.monotonic() > end:
-                raise AssertionError(f"{PATIENCE:.0f} s were not enough for {what}\n{self.words()}")
+                raise AssertionError(f"{patience:.0f} s were not enough for {what}\n{self.words()}")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=0.05)
 

@@ -1,0 +1,134 @@
+"""What runs the study dies, or is started twice, while its jobs are on a real SLURM."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+import checkout
+import cluster_runs
+from cluster_runs import EPOCHS, WEIGHTS, Study
+
+
+@pytest.fixture
+def study(slurm, undisturbed, tmp_path):
+    with Study(slurm, cluster_runs.prepared(tmp_path / "checkout", undisturbed), WEIGHTS) as running:
+        yield running
+
+
+def check(study, undisturbed):
+    found = cluster_runs.results_of(study.folder, "training")
+    assert cluster_runs.differences(cluster_runs.results_of(undisturbed, "training"), found) == []
+    assert cluster_runs.left_over(study.folder) == []
+
+
+def test_a_killed_snakemake_is_started_again_and_its_jobs_do_not_run_twice(study, undisturbed):
+    before = study.until_epoch(3, EPOCHS // 2, seed="snakemake")
+    (job,) = study.running()
+    study.process.send_signal(signal.SIGKILL)
+    study.process.wait()
+    assert study.running() == [job]  # nobody told SLURM
+    study.start()
+    study.until(lambda: study.states()[1:], "a second job")
+    assert study.states()[0] == "CANCELLED"  # before the second one was submitted
+    study.finish()
+    assert study.states() == ["CANCELLED", "COMPLETED"]
+    assert study.resumed_after() >= before
+    check(study, undisturbed)
+
+
+def test_a_job_still_queued_when_its_snakemake_is_killed_does_nothing_later(slurm, undisturbed, tmp_path):
+    blocker = slurm.call("sbatch", "--parsable", "--exclusive", "--mem=1000", "--output=/dev/null", "--wrap=sleep 600")
+    with Study(slurm, cluster_runs.prepared(tmp_path / "checkout", undisturbed), WEIGHTS) as study:
+        study.until(study.states, "a queued job")
+        study.process.send_signal(signal.SIGKILL)
+        study.process.wait()
+        study.start()
+        study.until(lambda: len(study.states()) == 2, "a second queued job")
+        slurm.call("scancel", blocker.strip())
+        study.finish()
+        assert study.states() == ["FAILED", "COMPLETED"]
+        said = list(study.folder.glob(".snakemake/slurm_logs/*/*/*.log"))
+        assert "goes on after" not in study.log()
+        assert len(said) == 1  # the log of the first, which ended at once
+        assert study.epochs() == list(range(1, EPOCHS + 1))
+    check(study, undisturbed)
+
+
+def test_an_interrupted_snakemake_cancels_its_jobs_which_keep_what_they_have(study, undisturbed):
+    before = study.until_epoch(3, EPOCHS // 2, seed="interrupted")
+    study.process.send_signal(signal.SIGINT)
+    study.process.wait(timeout=120)
+    assert study.process.returncode != 0
+    study.start()
+    study.finish()
+    assert study.states() == ["CANCELLED", "COMPLETED"]
+    assert study.resumed_after() >= before
+    check(study, undisturbed)
+
+
+def test_the_second_of_two_workflows_on_one_folder_says_who_runs_the_first(study, undisturbed):
+    study.until(study.running, "a running job")
+    command = [*checkout.command(study="training"), "--", WEIGHTS]
+    for line in (command, [*command[:3], "--profile", "profiles/slurm", *command[5:]]):
+        second = subprocess.run(
+            line, cwd=study.folder, env={**checkout.environment(), **study.variables}, capture_output=True, text=True
+        )
+        assert second.returncode == 7
+        process = study.process.pid
+        assert re.search(
+            rf"\nerror: .*training\.lock: .* being run by .*process {process}, user .*, host ", second.stderr
+        )
+        assert "Traceback" not in second.stderr
+    study.finish()
+    assert study.states() == ["COMPLETED"]
+    check(study, undisturbed)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_the_controller_restarts_while_jobs_run(slurm, study, undisturbed, kill):
+    study.until_epoch(3, EPOCHS // 3, seed=f"controller {kill}")
+    slurm.end("slurmctld", kill=kill)
+    epochs = len(study.epochs())
+    study.until(lambda: len(study.epochs()) > epochs + 5, "epochs without a controller")  # jobs need none
+    slurm.start_controller()
+    study.finish()
+    assert study.states() == ["COMPLETED"]
+    check(study, undisturbed)
+
+
+def test_the_controller_is_down_when_a_job_is_to_be_submitted(slurm, undisturbed, tmp_path):
+    folder = cluster_runs.prepared(tmp_path / "checkout", undisturbed)
+    slurm.end("slurmctld", kill=True)
+    try:
+        with Study(slurm, folder, WEIGHTS) as study:
+            study.until(lambda: "Execute 1 jobs" in study.said.read_text(), "the first submission")
+            study.until(lambda: submissions(study) or attempts(study), "sbatch or its failure")
+            slurm.start_controller()
+            study.finish()
+            assert study.states()[-1] == "COMPLETED"
+        check(study, undisturbed)
+    finally:
+        if not slurm.answers("scontrol", "ping"):
+            slurm.start_controller()
+
+
+def submissions(study):
+    """Processes of sbatch that wait for the controller."""
+    return [process for process in os.listdir("/proc") if process.isdigit() and name_of(process) == "sbatch"]
+
+
+def name_of(process):
+    try:
+        with open(f"/proc/{process}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def attempts(study):
+    return study.said.read_text().count("SLURM sbatch failed")

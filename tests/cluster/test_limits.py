@@ -1,0 +1,57 @@
+"""Time and memory limits of a real SLURM: a training goes on in its next attempt, which has more of both."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import cluster_runs
+from cluster_runs import WEIGHTS, Study
+
+LONG = 400  # epochs: some minutes, so that one minute is not enough
+RULE = "train_model_with_checkpoints"
+
+
+@pytest.fixture(scope="module")
+def undisturbed_long(tmp_path_factory):
+    return cluster_runs.undisturbed(tmp_path_factory.mktemp("undisturbed") / "checkout", epochs=LONG)
+
+
+def check(study, undisturbed):
+    assert (study.folder / WEIGHTS).read_bytes() == (undisturbed / WEIGHTS).read_bytes()
+    assert cluster_runs.left_over(study.folder) == []
+
+
+def test_a_training_longer_than_its_time_limit_ends_after_some_attempts(slurm, undisturbed_long, tmp_path):
+    folder = cluster_runs.prepared(tmp_path / "checkout", undisturbed_long)
+    seen = []  # epochs after which an attempt went on
+    with Study(slurm, folder, WEIGHTS, "--retries", "9", "--set-resources", f"{RULE}:runtime=1") as study:
+
+        def watch():
+            if study.resumed_after() not in (-1, *seen):
+                seen.append(study.resumed_after())
+            return (folder / WEIGHTS).exists()
+
+        study.until(watch, "the end of the training", patience=1800)
+        study.finish()
+        states = study.states()
+        assert set(states[:-1]) == {"TIMEOUT"}
+        assert states[-1] == "COMPLETED"
+        assert len(seen) == len(states) - 1 >= 1
+        assert seen == sorted(set(seen))  # every attempt went further than the one before
+        assert study.epochs() == list(range(seen[-1] + 1, LONG + 1))
+    check(study, undisturbed_long)
+
+
+def test_a_job_that_takes_too_much_memory_gets_more(slurm, undisturbed, tmp_path):
+    folder = cluster_runs.prepared(tmp_path / "checkout", undisturbed)
+    with Study(slurm, folder, WEIGHTS, "--set-resources", f"{RULE}:mem_mb=80 * 50 ** (attempt - 1)") as study:
+        study.finish()
+        assert study.states() == ["OUT_OF_MEMORY", "COMPLETED"]
+        asked = slurm.call("sacct", "-X", "-n", "-P", "-o", "workdir,reqtres").splitlines()
+        assert re.findall(r"mem=(\d+)M", " ".join(line for line in asked if line.startswith(str(folder)))) == [
+            "80",
+            "4000",
+        ]
+    check(study, undisturbed)
