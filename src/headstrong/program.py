@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 import traceback
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from headstrong import locks
 from headstrong.errors import ConfigError, UserError
+from headstrong.machine import refusal
 
 
 def run(
@@ -23,8 +25,7 @@ def run(
         with locks.working():
             return main(arguments) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
+        return _told(error)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has seen enough, as in `headstrong plan | head`
         return 0
@@ -32,12 +33,21 @@ def run(
         print("error: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        refused = refusal(error)
+        if refused is not None:
+            return _told(refused)
         traceback.print_exc()
         print(
             f"error: {type(error).__name__}: {error} (a defect of headstrong, or of the machine; see above)",
             file=sys.stderr,
         )
         return 1
+
+
+def _told(error: UserError) -> int:
+    with contextlib.suppress(OSError):  # on a full disk the log has no room either; the code still says it
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.code
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
