@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -35,7 +36,11 @@ def run(
     except Exception as error:
         refused = refusal(error)
         if refused is not None:
-            return _told(refused)
+            code = _told(refused)
+            if argv is None and "h5py" in sys.modules:
+                # HDF5 crashes when it frees a file that the disk had no room for: the process ends before that.
+                os._exit(code)
+            return code
         traceback.print_exc()
         print(
             f"error: {type(error).__name__}: {error} (a defect of headstrong, or of the machine; see above)",
