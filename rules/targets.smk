@@ -44,7 +44,7 @@ OTHER_DATA = unique(
         *(
             pictures_of_family(family, split)
             for family in FAVOURING
-            for split in IMPORTANCE.splits(family)
+            for split in unique(["train", *IMPORTANCE.splits(family)])
         ),
         *(
             hidden_data(family, split)
