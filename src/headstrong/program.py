@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headstrong import locks
 from headstrong.errors import ConfigError, UserError
-from headstrong.machine import refusal
+from headstrong.refusals import refusal
 
 
 def run(

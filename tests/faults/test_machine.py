@@ -21,7 +21,7 @@ import synthetic
 from headstrong import program
 from headstrong.configfiles import merge, parse
 from headstrong.jobs import to_dict
-from headstrong.machine import refusal
+from headstrong.refusals import refusal
 from headstrong.provenance import ROOT
 from headstrong.study import Plan
 
