@@ -3,7 +3,8 @@
 #   snakemake --cores 2                                      the default study (config.yaml)
 #   snakemake --cores 2 --configfile studies/nyuv2.yaml      an overlay on it
 #
-# The plan, the targets and the input functions are in rules/common.smk; one file per stage follows.
+# The plan and the input functions are in rules/common*.smk; one file per stage follows, and the files of the
+# targets in rules/targets.smk.
 
 from snakemake.utils import min_version
 
@@ -27,6 +28,7 @@ include: "rules/importance.smk"
 include: "rules/hidden.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/targets.smk"
 
 
 report: "docs/workflow.rst"
@@ -48,35 +50,32 @@ localrules:
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.html",
-        f"{RESULTS}/{CONFIG_FILE}",
-        TABLE_RECORDS,
-        f"{RESULTS}/draw_figures.json",
-        f"{RESULTS}/make_report.json",
+        TABULATED,
+        DRAWN,
+        REPORTED,
 
 
 rule data:
     input:
-        expand(f"{RESULTS}/data/{{split}}.h5", split=["train", "test"]),
+        DENSE_DATA,
 
 
 rule models:
     input:
-        [weights_of(model.id) for model in PLAN.models],
+        MODELS,
 
 
 rule evaluations:
     input:
-        EVALUATIONS,
+        EVALUATED,
 
 
 rule tables:
     input:
-        TABLES,
-        TABLE_RECORDS,
+        TABULATED,
 
 
 rule figures:
     input:
-        f"{RESULTS}/figures",
-        f"{RESULTS}/draw_figures.json",
+        TABULATED,
+        DRAWN,

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from headstrong.protocol import Section
 
-PositiveInt = Annotated[int, Field(gt=0)]
+LARGEST = 2**31 - 1  # what any array can count
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+# Names end up in names of files, of which no file system allows more than 255 letters.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Stepper = Literal["fgsm", "ifgsm", "pgd", "mim", "apgd", "noise", "ilp_box", "ilp_max_min", "ilp_sparse"]
 Balancer = Literal["single", "total", "sign_sum", "wgd", "wgd_published", "wgd_released", "wgd_cyclic", "dgba"]
 Start = Literal["clean", "uniform", "corner"]
+
+
+def check_once(key: str, values: Sequence[object]) -> None:
+    """ValueError where a list names something twice: two results would have one name."""
+    twice = next((value for value, number in Counter(values).items() if number > 1), None)
+    if twice is not None:
+        raise ValueError(f"{key}: {twice} is there twice; each at most once")
 
 
 class AttackConfig(Section):
@@ -47,6 +58,10 @@ class AttackConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> AttackConfig:
+        check_once("norm", self.norm)
+        check_once("epsilon", [f"{value * 255:g}/255" for value in self.epsilon])  # as attacks are called
+        check_once("steps", self.steps)
+        check_once("pixels", self.pixels or [])
         for epsilon in self.epsilon:
             if epsilon < 0:
                 raise ValueError(f"epsilon {epsilon}: must not be negative")

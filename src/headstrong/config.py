@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from headstrong.attackconfig import AdversarialConfig, AttackConfig, Name, PositiveFloat, PositiveInt
+from headstrong.attackconfig import (
+    AdversarialConfig,
+    AttackConfig,
+    Name,
+    PositiveFloat,
+    PositiveInt,
+    check_once,
+)
 from headstrong.generatorconfig import GeneratorsConfig
 from headstrong.hiddenconfig import HiddenConfig
 from headstrong.importanceconfig import ImportanceConfig
@@ -35,9 +42,12 @@ class StudyConfig(Section):
 
     name: Name = Field(description="Name of the study, and of its folder in results/.")
     variant: str = Field(
-        "", pattern=r"^([a-z0-9][a-z0-9-]*)?$", description="Added to the name by an overlay such as tiny."
+        "",
+        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+        max_length=64,
+        description="Added to the name by an overlay such as tiny.",
     )
-    seed: int = Field(0, ge=0, description="Every random draw of the study derives from it.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Every random draw of the study derives from it.")
 
 
 class DataConfig(Section):
@@ -102,6 +112,8 @@ class SectionConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> SectionConfig:
+        for key in ("encoders", "layouts"):
+            check_once(key, getattr(self, key) or [])
         if self.tasks is not None:
             check_letters(self.tasks, "tasks")
         if self.weights == "lambda" and max(self.sizes) > 2:
@@ -150,7 +162,9 @@ class AnalysisConfig(Section):
     norm: Literal["linf", "l2"] = Field("linf", description="Norm.")
     epsilon: float = Field(description="One of the family's radii.")
     steps: PositiveInt = Field(description="One of the family's numbers of steps.")
-    bootstrap: PositiveInt = Field(2000, description="Bootstrap draws for confidence intervals.")
+    bootstrap: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
+        2000, description="Bootstrap draws for confidence intervals."
+    )
 
 
 class FiguresConfig(Section):
@@ -159,8 +173,8 @@ class FiguresConfig(Section):
     formats: Annotated[list[Literal["png", "svg", "pdf"]], Field(min_length=1)] = Field(
         ["png", "svg"], description="File formats."
     )
-    dpi: PositiveInt = Field(150, description="Dots per inch of PNG files.")
-    width: PositiveFloat = Field(7.0, description="Width in inches.")
+    dpi: Annotated[int, Field(gt=0, le=2400)] = Field(150, description="Dots per inch of PNG files.")
+    width: Annotated[float, Field(gt=0, le=100)] = Field(7.0, description="Width in inches.")
 
 
 class Config(Section):

@@ -22,6 +22,21 @@ def as_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values; a key that is there twice is a mistake, not the last of the two."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                said = f"{_shortened(key.value, 40)!r} is there twice; each key at most once"
+                raise yaml.composer.ComposerError(None, None, said, key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add((key.tag, key.value))
+        return node
+
+
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Overlay on base, key by key, mappings merged and everything else replaced (as Snakemake merges config files)."""
     merged = dict(base)
@@ -71,17 +86,21 @@ def read(file: Path) -> dict[str, Any]:
     """The content of one file; ConfigError when it is not a mapping in YAML."""
     name = _display(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{name}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name}: cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: not YAML: nested too deeply; write it flat") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(
-            f"{name}: not YAML{where}: {getattr(error, 'problem', None) or 'check indentation and quotes'}"
+            f"{name}: not YAML{where}: {_short(getattr(error, 'problem', None) or 'check indentation and quotes')}"
         ) from None
+    except (ValueError, AttributeError, TypeError, LookupError, OverflowError) as error:  # of a date or a tag
+        raise ConfigError(f"{name}: not YAML: a value cannot be read ({_short(error)}); quote it") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -105,12 +124,12 @@ def _explain(item: Any) -> str:
     if kind == "value_error":
         return str(context.get("error", item["msg"]))
     message = item["msg"].removeprefix("Input ").replace("should be", "must be")
-    if isinstance(given, dict | list) and len(str(given)) > 60:
+    if isinstance(given, dict | list):  # aliases can make them too large to be written
         return message
     hint = ""
     if isinstance(given, str) and kind in ("float_type", "int_type"):
         hint = _number_hint(given)
-    return f"{given!r} {message}{hint}"
+    return f"{_echo(given)} {message}{hint}"
 
 
 def _number_hint(text: str) -> str:
@@ -127,7 +146,30 @@ def _one_line(problems: Sequence[tuple[tuple[str, ...], str]], parts: Sequence[t
     file = _file_of(path, parts)
     known = _known_keys(path) if message == "unknown key" else ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return " ".join(f"{file}: {'.'.join(path) or 'top level'}: {message}{known}{more}".split())
+    key = ".".join(_shortened(part, 40) for part in path) or "top level"
+    return _printable(f"{file}: {key}: {_shortened(message, 300)}{known}{more}")
+
+
+def _printable(text: str) -> str:
+    """The text in one line, and whatever a terminal would not show as an escape."""
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
+
+def _shortened(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 3]}..."
+
+
+def _echo(given: Any) -> str:
+    """What was given, as Python writes it; it may be of any length."""
+    try:
+        return _shortened(repr(given), 60)
+    except ValueError:  # Python writes no integer of so many digits
+        return "a number of thousands of digits"
+
+
+def _short(error: object) -> str:
+    return _printable(_shortened(str(error) or type(error).__name__, 100))
 
 
 def _file_of(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:

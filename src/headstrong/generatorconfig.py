@@ -27,8 +27,8 @@ class GeneratorTrainingConfig(Section):
 class BlocksConfig(Section):
     """Residual blocks of a generator, by what it makes."""
 
-    universal: Annotated[int, Field(ge=0, description="For universal perturbations.")] = 6
-    instance: Annotated[int, Field(ge=0, description="For per-instance perturbations.")] = 6
+    universal: Annotated[int, Field(ge=0, le=1000, description="For universal perturbations.")] = 6
+    instance: Annotated[int, Field(ge=0, le=1000, description="For per-instance perturbations.")] = 6
 
 
 class GeneratorsConfig(Section):

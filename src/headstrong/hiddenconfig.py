@@ -36,7 +36,9 @@ class ForgettingConfig(Section):
     )
     probe_rate: PositiveFloat = Field(0.003, description="Learning rate of these.")
     samples: PositiveInt | None = Field(None, description="The first so many training images; null: all.")
-    curve: PositiveInt = Field(4, description="Points of the curve of forgetting, evenly spaced over the epochs.")
+    curve: Annotated[int, Field(gt=0, le=1000)] = Field(
+        4, description="Points of the curve of forgetting, evenly spaced over the epochs."
+    )
 
 
 class HiddenAttacksConfig(Section):

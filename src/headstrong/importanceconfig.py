@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from headstrong.attackconfig import PositiveFloat, PositiveInt
+from headstrong.attackconfig import PositiveFloat
 from headstrong.pictureconfig import NetworkConfig
 from headstrong.protocol import Section, SwitchesConfig
 
@@ -47,7 +47,9 @@ class ImportanceConfig(NetworkConfig):
     losses: dict[Literal["ce", "wce", "crwwce", "softmax", "arcface", "camri"], LossConfig | None] = Field(
         description="Losses and their settings; null leaves one out. ce must be there: others are compared with it."
     )
-    trials: PositiveInt = Field(description="Trainings of each setting, from different seeds; pairs of them compare.")
+    trials: Annotated[int, Field(gt=0, le=1000)] = Field(
+        description="Trainings of each setting, from different seeds; pairs of them compare."
+    )
     tolerance: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Points of accuracy that a setting may lose against ce and still be chosen."
     )

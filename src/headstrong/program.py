@@ -14,6 +14,7 @@ from pathlib import Path
 
 from headstrong import locks
 from headstrong.errors import ConfigError, UserError
+from headstrong.refusals import refusal
 
 CHECKPOINT_VARIABLE = "HEADSTRONG_CHECKPOINT_MINUTES"  # where a cluster kills without warning, let it be small
 DEVICE_HELP = "auto: a GPU that no other job has, the CPU without one; or cpu, cuda, cuda:1, ..."
@@ -29,8 +30,7 @@ def run(
         with locks.working():
             return main(arguments) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
+        return _told(error)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has seen enough, as in `headstrong plan | head`
         return 0
@@ -38,12 +38,25 @@ def run(
         print("error: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        refused = refusal(error)
+        if refused is not None:
+            code = _told(refused)
+            if argv is None and "h5py" in sys.modules:
+                # HDF5 crashes when it frees a file that the disk had no room for: the process ends before that.
+                os._exit(code)
+            return code
         traceback.print_exc()
         print(
             f"error: {type(error).__name__}: {error} (a defect of headstrong, or of the machine; see above)",
             file=sys.stderr,
         )
         return 1
+
+
+def _told(error: UserError) -> int:
+    with contextlib.suppress(OSError):  # on a full disk the log has no room either; the code still says it
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.code
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:

@@ -40,6 +40,7 @@ NOT_NUMBERS = frozenset(
         "program.py",
         "progress.py",
         "provenance.py",
+        "refusals.py",
     }
 )
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake", "pulp")
@@ -290,5 +291,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # a write that failed does not say where
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)

@@ -329,12 +329,14 @@ def _checkpoint_of(
 
 def _task_sets(section: Mapping[str, Any], tasks: str) -> Iterator[str]:
     letters = in_order(section["tasks"] or tasks)
-    pick = itertools.permutations if section["ordered"] else itertools.combinations
     for size in sorted(set(section["sizes"])):
-        for chosen in pick(letters, size):
-            # Only the main task's place matters: (main, {auxiliaries}) is one model whatever the order of the latter.
-            if list(chosen[1:]) == sorted(chosen[1:], key=letters.index):
-                yield "".join(chosen)
+        if not section["ordered"]:
+            yield from map("".join, itertools.combinations(letters, size))
+            continue
+        # Only the main task's place matters: (main, {auxiliaries}) is one model whatever the order of the latter.
+        for main in letters:
+            for others in itertools.combinations(letters.replace(main, ""), size - 1):
+                yield "".join((main, *others))
 
 
 def _weights(kind: str, tasks: str, lambdas: Mapping[str, Mapping[str, float]]) -> tuple[float, ...]:

@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong import tasks
-from headstrong.data.hdf5_files import Indices, RowFile, create_numbers
+from headstrong.data.hdf5_files import REMEDY, Indices, RowFile, create_numbers
 from headstrong.data.row_parts import Inputs, Parts, Row, RowPlan, Samples, new_file
+from headstrong.errors import BrokenFileError
 from headstrong.provenance import settings_json
 
 FORMAT = "headstrong-cache-1"
@@ -174,6 +175,10 @@ class SplitFile(RowFile):
     def _load_header(self, attributes: dict[str, Any]) -> None:
         super()._load_header(attributes)
         self._check_layout(_layout(self.count, self.size))
+        for letter in STORED:
+            # No digest covers them, and labels on another scale would look like labels.
+            if letter != "s" and self.bounds(letter) != (tasks.TASKS[letter].low, tasks.TASKS[letter].high):
+                raise BrokenFileError(f"{self.path}: targets/{letter}: low and high are not the task's; {REMEDY}")
         self.classes: list[str] = json.loads(attributes["classes"])
         absent = list(self._file["present"]) if "present" in self._file else []
         self._check_layout({f"present/{letter}": ((self.count,), np.uint8) for letter in absent})

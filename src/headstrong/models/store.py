@@ -89,10 +89,20 @@ def read_tensors(
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[KEY])
             names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}, description
+            tensors = {name: file.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokenFileError(f"{path}: truncated or not a file of headstrong ({reason}); {_REMEDY}") from error
+    _check_numbers(path, tensors)
+    return tensors, description
+
+
+def _check_numbers(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """BrokenFileError that names the first tensor with NaN or infinity: what is made of them may look like a result."""
+    for name, tensor in tensors.items():
+        # An optimiser's state is no result; where it makes one that is no number, the training says so.
+        if tensor.is_floating_point() and not name.startswith("optimizer.") and not torch.isfinite(tensor).all():
+            raise BrokenFileError(f"{path}: {name} holds numbers that are not finite; {_REMEDY}")
 
 
 _REMEDY = "delete it and train this model again"

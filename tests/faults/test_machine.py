@@ -1,0 +1,223 @@
+"""What the machine refuses (room, leave to write, memory) is one line and exit code 7; nothing is half-written."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import checkout
+import synthetic
+from headstrong import program
+from headstrong.configfiles import merge, parse
+from headstrong.jobs import to_dict
+from headstrong.provenance import ROOT
+from headstrong.refusals import refusal
+from headstrong.study import Plan
+
+TOLD = {
+    errno.ENOSPC: "no room", errno.EDQUOT: "quota", errno.EROFS: "only be read", errno.EACCES: "rights",
+    errno.EPERM: "rights", errno.EIO: "disk failed", errno.EMFILE: "ulimit -n", errno.ENAMETOOLONG: "shorter",
+}  # fmt: skip
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+H5PY = "Unable to flush (file write failed: time = Sat, filename = '/d/a.h5', errno = 28, error message = 'No space"
+
+
+def ended(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """How a program ends in which this is raised, and what it says."""
+
+    def main(_: argparse.Namespace) -> None:
+        raise error
+
+    code = program.run(main, argparse.ArgumentParser(), [])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", TOLD)
+def test_what_the_system_refuses_is_one_line_with_what_to_do(number, capsys):
+    code, said = ended(OSError(number, os.strerror(number), "results/a.h5"), capsys)
+    assert (code, said.count("\n")) == (7, 1)
+    assert said.startswith("error: results/a.h5: ")
+    assert TOLD[number] in said
+    assert "run it again" in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has"),
+        RuntimeError(ALLOCATOR), OSError(errno.ENOMEM, "Cannot allocate memory"), BrokenProcessPool("A process died"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_lack_of_memory_says_what_to_lower(error, capsys):
+    code, said = ended(error, capsys)
+    assert (code, said.count("\n")) == (7, 1)
+    assert "batch_size" in said
+
+
+def test_what_hdf5_and_safetensors_say_without_a_number_is_understood():
+    assert str(refusal(RuntimeError(H5PY))).startswith("/d/a.h5: no room")
+    assert refusal(RuntimeError("shapes differ")) is None
+    assert refusal(ValueError("errno = 28")) is None
+    assert refusal(FileNotFoundError(errno.ENOENT, "no such file", "a")) is None
+
+
+def test_torch_itself_asked_for_too_much_is_no_defect(capsys):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert ended(caught.value, capsys)[0] == 7
+
+
+@contextlib.contextmanager
+def disk(place: Path, megabytes: int = 8):
+    """A small disk of its own, where this machine lets us have one."""
+    place.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    try:
+        made = subprocess.run(line, capture_output=True).returncode == 0
+    except OSError:
+        made = False
+    if not made:
+        pytest.skip("no leave to mount a small disk")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path, room: int) -> Path:
+    """Fill a disk up to so many bytes of room."""
+    filler = place / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    os.truncate(filler, filler.stat().st_size - room)
+    return filler
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HEADSTRONG_RUN": ""}
+    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+SETTINGS = {"source": "rooms", "size": [32, 32], "count": 8, "antialias": 1, "seed": 3}
+PLAN = Plan(parse(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load(checkout.MICRO))))
+MODEL = "combinations-resnet18-sd"
+SHOWN = {"family": "pgd", "norm": "linf", "epsilon": 0.03137254901960784, "steps": 25}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Everything that the stages below read, made with room."""
+    folder = tmp_path_factory.mktemp("made")
+    for split in ("train", "test"):
+        settings = json.dumps({**SETTINGS, "split": split})
+        assert script("build_data", "--settings", settings, "--output", folder / f"{split}.h5").returncode == 0
+    synthetic.write_study(folder / "quick", synthetic.Study())
+    stages = {name: stage(name, folder) for name in STAGES}
+    for name in STAGES:
+        out = folder / name
+        out.mkdir()
+        result = script(stages[name][0], *(str(word).replace("OUT", str(out)) for word in stages[name][1]))
+        assert result.returncode == 0, result.stderr
+        if name == "vulnerability":
+            (folder / "quick" / "tables").mkdir()
+            (folder / "quick" / "tables" / "vulnerability.csv").write_bytes((out / "vulnerability.csv").read_bytes())
+    return folder
+
+
+STAGES = ("build", "train", "evaluate", "vulnerability", "tables", "figures", "report")
+
+
+def stage(name: str, made: Path) -> tuple[str, list[object]]:
+    """The script of a stage and its arguments; OUT stands for the folder that it writes to."""
+    vulnerability, plan = made / "vulnerability" / "vulnerability.csv", made / "quick" / "plan.csv"
+    tables = made / "tables" / "tables"
+    return {
+        "build": ("build_data", ["--settings", json.dumps({**SETTINGS, "split": "test"}), "--output", "OUT/test.h5"]),
+        "train": (
+            "train_model",
+            ["--job", json.dumps(to_dict(PLAN.training_job(MODEL))), "--data", made / "train.h5", "--weights",
+             "OUT/m/weights.safetensors", "--history", "OUT/m/history.csv", "--work", "OUT/work",
+             "--checkpoint-minutes", 0, "--device", "cpu"],
+        ),
+        "evaluate": (
+            "evaluate_model",
+            ["--job", json.dumps(to_dict(PLAN.evaluation_job(MODEL))), "--data", made / "test.h5", "--weights",
+             made / "train" / "m" / "weights.safetensors", "--output", "OUT/e.h5", "--device", "cpu"],
+        ),
+        "vulnerability": (
+            "collect_vulnerability",
+            ["--plan", plan, "--evaluations", made / "quick" / "evaluations", "--output", "OUT/vulnerability.csv"],
+        ),
+        "tables": (
+            "make_tables",
+            ["--vulnerability", vulnerability, "--plan", plan, "--settings",
+             json.dumps({**SHOWN, "bootstrap": 20, "seed": 0}), "--output", "OUT/tables"],
+        ),
+        "figures": (
+            "draw_figures",
+            ["--vulnerability", vulnerability, "--plan", plan, "--surrogates", tables / "surrogates.csv", "--attack",
+             json.dumps(SHOWN), "--look", '{"formats": ["png", "svg"], "dpi": 40, "width": 7.0}', "--output", "OUT/f"],
+        ),
+        "report": (
+            "make_report",
+            ["--results", made / "quick", "--settings", json.dumps(PLAN.config.model_dump()), "--output", "OUT/r.html"],
+        ),
+    }[name]  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file but records, which tell the time."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in found.items() if b'"seconds"' not in data and name != "filler"}
+
+
+def check_refused(result: subprocess.CompletedProcess[str], word: str) -> None:
+    """It ended in one line that names a file on the disk and what to do, with code 7 and without a traceback."""
+    assert result.returncode == 7, result.stderr
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == result.stderr.splitlines()[-1:]
+    assert word in errors[0]
+    assert "/disk/" in errors[0]
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("room", [0, 20 * 4096])
+def test_a_full_disk_is_one_line_and_room_and_a_rerun_give_the_same_bytes(made, tmp_path, name, room):
+    program_, arguments = stage(name, made)
+    expected = content(made / name)
+    size = sum(map(len, expected.values()))
+    with disk(tmp_path / "disk") as place:
+        words = [str(word).replace("OUT", str(place)) for word in arguments]
+        filler = fill(place, min(room, size // 8192 * 4096))
+        check_refused(script(program_, *words), "no room")
+        left = content(place)
+        assert {path: data for path, data in left.items() if path in expected and data != expected[path]} == {}
+        assert {
+            path for path in left if path not in expected and not path.startswith((".test.parts/", "work/"))
+        } == set()
+        filler.unlink()
+        assert script(program_, *words).returncode == 0
+        assert content(place) == expected
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_disk_that_can_only_be_read_is_one_line(made, tmp_path, name):
+    program_, arguments = stage(name, made)
+    with disk(tmp_path / "disk") as place:
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        check_refused(script(program_, *(str(word).replace("OUT", str(place)) for word in arguments)), "only be read")
