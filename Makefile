@@ -1,5 +1,5 @@
 # make study [STUDY="full tiny"] [CORES=16]   set up, run a study, leave results/<study>/report.html
-# make test | test-slow | lint | format | schema | lock | clean-venv
+# make test | test-slow | test-cluster | lint | format | schema | lock | clean-venv
 
 PYTHON ?= python3
 STUDY ?= quick
@@ -13,7 +13,7 @@ configfiles := $(if $(overlays),--configfile $(overlays))
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 UV_COMPILE = uv pip compile --override overrides.in --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: study test test-slow lint format schema lock clean-venv
+.PHONY: study test test-slow test-cluster lint format schema lock clean-venv
 
 study: $(VENV)/.ready
 	$(BIN)/python -m headstrong plan --study $(STUDY) --count
@@ -23,7 +23,12 @@ test: $(VENV)/.ready-to-test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.ready-to-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/cluster
+
+# On a real SLURM on this machine. Without its packages, and as nobody who may install them, the tests are skipped.
+test-cluster: $(VENV)/.ready-to-test
+	sh tests/cluster/install.sh
+	$(BIN)/python -m pytest tests/cluster
 
 lint: $(VENV)/.ready-to-test
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ import checkout
 from local_slurm import LocalSlurm
 
 SEED = int(os.environ.get("HEADSTRONG_FAULT_SEED", "0"))  # of the moments at which things are killed
+# It dies with the tests, and can be interrupted even where they were started in the background.
+OWN_PROCESS = ("env", "--default-signal=INT", "setpriv", "--pdeathsig", "KILL")
 PATIENCE = 420.0  # seconds until something that must happen has happened
 
 # One training of some seconds per epoch and nothing after it: what is killed and comes back.
@@ -72,7 +74,7 @@ class Study:
         ]  # fmt: skip
         with self.said.open("w") as output:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command], cwd=self.folder, stdin=subprocess.DEVNULL,
+                [*OWN_PROCESS, *command], cwd=self.folder, stdin=subprocess.DEVNULL,
                 env={**checkout.environment(), **self.variables}, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
