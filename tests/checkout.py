@@ -80,9 +80,14 @@ def make(folder: Path) -> Path:
 
 
 def command(*arguments: str, study: str = "micro") -> list[str]:
-    """The command line of a Snakemake run of the micro study."""
-    overlays = [f"studies/{name}.yaml" for name in study.split()]
-    return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", *overlays, *arguments]
+    """The command line of a Snakemake run of a study; "" is the default one."""
+    return [sys.executable, "-m", "snakemake", "--cores", "2", *overlays(study), *arguments]
+
+
+def overlays(study: str) -> list[str]:
+    """The options that lay a study's overlays on config.yaml."""
+    files = [f"studies/{name}.yaml" for name in study.split()]
+    return ["--configfile", *files] if files else []
 
 
 def environment() -> dict[str, str]:
