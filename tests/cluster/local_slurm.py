@@ -64,17 +64,21 @@ GresTypes=gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=localhost
-AccountingStoragePort={ports[slurmdbd]}
-AccountingStoragePass={folder}/munge.socket
-AccountingStorageTRES=gres/gpu
+{accounting}
 KillWait=20
 MinJobAge=300
 JobRequeue=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
 PartitionName={partition} Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10
+"""
+
+ACCOUNTING = """
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort={ports[slurmdbd]}
+AccountingStoragePass={folder}/munge.socket
+AccountingStorageTRES=gres/gpu
 """
 
 SLURMDBD_CONF = """
@@ -111,6 +115,7 @@ class LocalSlurm:
     folder: Path
     cpus: int = 2
     memory: int = 64000  # megabytes that jobs may ask for; more than the machine need have
+    accounting: bool = True
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -137,16 +142,18 @@ class LocalSlurm:
             "host": self.host, "user": getpass.getuser(), "folder": self.folder, "ports": self.ports,
             "cpus": self.cpus, "memory": self.memory, "partition": PARTITION,
         }  # fmt: skip
+        facts["accounting"] = ACCOUNTING.format(**facts) if self.accounting else ""
         for name, text in (("slurm", SLURM_CONF), ("slurmdbd", SLURMDBD_CONF), ("gres", GRES_CONF)):
             path = self.folder / f"{name}.conf"
             path.touch(mode=0o600)
             path.write_text(text.format(**facts))
         try:
             self._start_munge()
-            self._start_database()
-            self.start("slurmdbd", "-D")
-            self._until(lambda: self.answers("sacctmgr", "-n", "show", "cluster"), "slurmdbd")
-            self.call("sacctmgr", "-i", "add", "cluster", "local")
+            if self.accounting:
+                self._start_database()
+                self.start("slurmdbd", "-D")
+                self._until(lambda: self.answers("sacctmgr", "-n", "show", "cluster"), "slurmdbd")
+                self.call("sacctmgr", "-i", "add", "cluster", "local")
             self.start_controller()
             self.start("slurmd", "-D", "-N", self.host)
             self._until(lambda: self.call("sinfo", "-h", "-o", "%T").split()[:1] == ["idle"], "slurmd")

@@ -12,6 +12,8 @@ import checkout
 import cluster_runs
 from cluster_runs import EPOCHS, WEIGHTS, Study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def study(slurm, undisturbed, tmp_path):

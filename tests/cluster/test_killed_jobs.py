@@ -55,7 +55,7 @@ def check(study, undisturbed):
     assert study.epochs() == list(range(study.resumed_after() + 1, EPOCHS + 1))
 
 
-@pytest.mark.parametrize("end", [scancel, requeue, preempt])
+@pytest.mark.parametrize("end", [scancel, *(pytest.param(end, marks=pytest.mark.slow) for end in (requeue, preempt))])
 def test_a_job_that_is_asked_to_end_loses_nothing(study, undisturbed, end):
     before = study.until_epoch(FIRST, LAST, seed=end.__name__)
     end(study)
@@ -68,6 +68,7 @@ def test_a_job_that_is_asked_to_end_loses_nothing(study, undisturbed, end):
     check(study, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [{"HEADSTRONG_CHECKPOINT_MINUTES": "0"}], indirect=True)
 @pytest.mark.parametrize("end", [kill_program, kill_job])
 def test_a_job_that_is_killed_goes_on_from_its_last_checkpoint(study, undisturbed, end):

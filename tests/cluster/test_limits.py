@@ -8,9 +8,12 @@ import pytest
 
 import cluster_runs
 from cluster_runs import WEIGHTS, Study
+from local_slurm import LocalSlurm
 
 LONG = 400  # epochs: some minutes, so that one minute is not enough
 RULE = "train_model_with_checkpoints"
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,20 @@ def test_a_training_longer_than_its_time_limit_ends_after_some_attempts(slurm, u
         assert seen == sorted(set(seen))  # every attempt went further than the one before
         assert study.epochs() == list(range(seen[-1] + 1, LONG + 1))
     check(study, undisturbed_long)
+
+
+def test_a_cluster_without_accounting_that_knows_only_gres(undisturbed, tmp_path):
+    folder = cluster_runs.prepared(tmp_path / "checkout", undisturbed)
+    changed = ["--slurm-no-account", "--set-resources", f"{RULE}:gres=gpu:1", f"{RULE}:gpu=0"]
+    with LocalSlurm(tmp_path / "slurm", accounting=False) as slurm, Study(slurm, folder, WEIGHTS, *changed) as study:
+        assert not slurm.answers("sacct")
+        study.until_epoch(3, 20, seed="no accounting")
+        job = slurm.call("scontrol", "show", "job", "-d", *study.running())
+        assert "GRES=gpu:1(IDX:0)" in job
+        slurm.call("scancel", *study.running())
+        study.finish()
+        assert study.resumed_after() >= 3
+    check(study, undisturbed)
 
 
 def test_a_job_that_takes_too_much_memory_gets_more(slurm, undisturbed, tmp_path):
