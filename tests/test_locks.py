@@ -23,12 +23,15 @@ print("held", flush=True)
 sys.stdin.read()
 """
 WORK = """
-import signal, sys
+import os, signal
 from headstrong import locks
 from headstrong.checkpoints import Termination
+reading, writing = os.pipe()
+os.set_blocking(writing, False)
+signal.set_wakeup_fd(writing)  # a signal that comes early is not missed
 with Termination() as termination, locks.working():
     print("works", flush=True)
-    signal.pause()
+    os.read(reading, 1)
     print("checkpoint", flush=True)
 """
 
