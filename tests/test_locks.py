@@ -77,7 +77,7 @@ def test_a_job_that_outlived_its_snakemake_ends_before_the_study_goes_on(study):
     assert job.poll() is not None or not list(study.parent.glob("quick.lock.jobs/*"))
     assert job.communicate()[0] == "checkpoint\n"
     assert job.returncode == -signal.SIGTERM
-    assert not list(study.parent.glob("quick.lock.jobs*"))
+    assert not list(study.parent.glob("quick.lock.jobs/*"))
     second.release()
 
 
@@ -95,7 +95,7 @@ def test_a_job_that_starts_after_its_run_is_over_does_nothing(study):
     job.communicate()
     second.release()
     locks.hold_study(study).release()  # the traces of a killed job do not matter
-    assert not list(study.parent.glob("quick.lock.jobs*"))
+    assert not list(study.parent.glob("quick.lock.jobs/*"))
 
 
 def test_a_job_on_another_host_is_named(study, monkeypatch):

@@ -114,6 +114,8 @@ def _tidy(study: Path) -> None:
         if lock is not None:
             _remove(path)
             lock.release()
+    with contextlib.suppress(OSError):  # absent, or jobs are still in it
+        _jobs_of(study).rmdir()
 
 
 def _end(path: Path) -> None:
@@ -161,8 +163,6 @@ def _acquired(path: Path, patience: float) -> BaseFileLock | None:
 def _remove(path: Path) -> None:
     for file in (_told(path), path):
         file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # other jobs are in it
-        path.parent.rmdir()
 
 
 def _jobs_of(study: Path) -> Path:
