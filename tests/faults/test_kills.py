@@ -2,7 +2,8 @@
 
     HEADSTRONG_FAULT_SEED=7 HEADSTRONG_FAULT_KILLS=100 python -m pytest -m slow -s tests/faults/test_kills.py
 
-draws other moments, and so many of them. Every rule is killed before one is killed again.
+draws other moments, and so many of them. Every rule is killed before one is killed again. HEADSTRONG_FAULT_STUDY
+names a folder to keep the undisturbed study in, for the next time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from headstrong.provenance import ROOT
 
 SEED = int(os.environ.get("HEADSTRONG_FAULT_SEED", "0"))
 KILLS = int(os.environ.get("HEADSTRONG_FAULT_KILLS", "50"))
+FORGOTTEN = 4  # in one of so many kills the study has come no further than to the job: all after it must be made
 START = 4  # seconds that Snakemake takes, about, before its first job
 
 
@@ -62,7 +64,7 @@ def drawn(jobs: list[fault_study.Job], number: int, seed: int) -> list[Kill]:
             rules = chance.sample(sorted(by_rule), len(by_rule))
         manner = ("all", "snakemake", "job")[count % 3]
         since = "snakemake" if manner == "all" and chance.random() < 0.4 else "job"
-        kills.append(Kill(chance.choice(by_rule[rules.pop()]), manner, since, chance.random(), count % 2 == 1))
+        kills.append(Kill(chance.choice(by_rule[rules.pop()]), manner, since, chance.random(), count % FORGOTTEN != 0))
     return kills
 
 
@@ -107,7 +109,7 @@ def check_survives(undisturbed: Path, folder: Path, kills: list[Kill]) -> None:
     """Disturb a copy of the finished study and run it again, for each of the kills."""
     expected = fault_study.results(undisturbed)
     assert len(expected) > 60
-    begin, done = time.monotonic(), collections.Counter[str]()
+    begin, done, rules = time.monotonic(), collections.Counter[str](), collections.Counter[str]()
     for number, kill in enumerate(kills):
         copy = fault_study.copy(undisturbed, folder / str(number))
         hit = disturb(copy, kill)
@@ -120,14 +122,17 @@ def check_survives(undisturbed: Path, folder: Path, kills: list[Kill]) -> None:
             raise AssertionError(said) from error
         assert fault_study.processes(copy) == {}, said
         done[kill.manner if hit else "too late"] += 1
+        rules[kill.job.rule] += 1
         print(f"{number + 1}: {kill}{'' if hit else ' (too late)'}", flush=True)
         subprocess.run(["rm", "-rf", str(copy)], check=True)
-    print(f"seed {SEED}: {dict(done)}, {time.monotonic() - begin:.0f} s", flush=True)
+    print(f"seed {SEED}: {dict(done)}, {time.monotonic() - begin:.0f} s; {dict(rules)}", flush=True)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fault_study.make(tmp_path_factory.mktemp("faults") / "undisturbed")
+    kept = os.environ.get("HEADSTRONG_FAULT_STUDY")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("faults") / "undisturbed"
+    return folder if folder.exists() else fault_study.make(folder)
 
 
 @pytest.mark.slow
