@@ -3,8 +3,8 @@
     HEADSTRONG_FAULT_SEED=7 HEADSTRONG_FAULT_KILLS=100 python -m pytest -m slow -s tests/faults/test_kills.py
 
 draws other moments, and so many of them. Every rule is killed before one is killed again. HEADSTRONG_FAULT_STUDY
-names a folder to keep the undisturbed study in, for the next time; HEADSTRONG_FAULT_DONE says how many kills of this seed
-were done before, and are left out.
+names a folder to keep the undisturbed study in, for the next time; HEADSTRONG_FAULT_DONE says how many kills of
+this seed were done before, and are left out.
 """
 
 from __future__ import annotations
