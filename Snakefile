@@ -35,7 +35,7 @@ report: "docs/workflow.rst"
 
 
 onstart:
-    hold_study(WORK)
+    hold_study(WORK, RESULTS)
 
 
 localrules:

@@ -11,7 +11,7 @@ from pathlib import Path
 from headstrong import program
 from headstrong.data import manifest
 from headstrong.data.build import BAD_IMAGES, build_pictures, picture_modules
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
@@ -22,7 +22,7 @@ def main(arguments):
     outputs = [arguments.output, manifest.path_of(arguments.output)]
     with RunRecord(arguments.output.with_suffix(".json"), outputs=outputs, settings=settings, code=code) as record:
         skipped = build_pictures(settings, arguments.output, code=code, processes=arguments.processes)
-        record.add(sha256=file_digest(arguments.output), skipped=skipped)
+        record.add(sha256=record.digest(arguments.output), skipped=skipped)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from headstrong import program
 from headstrong.errors import ConfigError
 from headstrong.jobs import generated_job_from_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
@@ -45,8 +45,8 @@ def main(arguments):
             threads=arguments.threads,
             code=code,
         )
-        weights = {name: file_digest(path) for kind in ("generator", "victim") for name, path in given[kind].items()}
-        record.add(sha256=file_digest(arguments.output), weights=weights)
+        weights = {name: record.digest(path) for kind in ("generator", "victim") for name, path in given[kind].items()}
+        record.add(sha256=record.digest(arguments.output), weights=weights)
 
 
 def job_of(given):

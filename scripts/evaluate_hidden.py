@@ -14,7 +14,7 @@ from pathlib import Path
 from headstrong import program
 from headstrong.errors import ConfigError
 from headstrong.jobs import hidden_job_from_dict, to_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
@@ -43,7 +43,7 @@ def main(arguments):
             threads=arguments.threads,
             code=code,
         )
-        record.add(sha256=file_digest(arguments.output), victim=file_digest(arguments.victim))
+        record.add(sha256=record.digest(arguments.output), victim=record.digest(arguments.victim))
 
 
 def named_path(text):

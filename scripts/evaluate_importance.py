@@ -13,7 +13,7 @@ from pathlib import Path
 from headstrong import program
 from headstrong.errors import ConfigError
 from headstrong.jobs import importance_job_from_dict, to_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
@@ -41,7 +41,7 @@ def main(arguments):
             threads=arguments.threads,
             code=code,
         )
-        record.add(sha256=file_digest(arguments.output))
+        record.add(sha256=record.digest(arguments.output))
 
 
 def named_path(text):

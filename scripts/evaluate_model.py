@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.jobs import evaluation_job_from_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
@@ -36,7 +36,7 @@ def main(arguments):
             threads=arguments.threads,
             code=code,
         )
-        record.add(sha256=file_digest(arguments.output), weights=file_digest(arguments.weights))
+        record.add(sha256=record.digest(arguments.output), weights=record.digest(arguments.weights))
 
 
 if __name__ == "__main__":

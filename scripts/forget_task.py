@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.jobs import forgetting_job_from_dict, to_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
@@ -46,9 +46,9 @@ def main(arguments):
             code=code,
         )
         record.add(
-            sha256=file_digest(arguments.weights),
-            victim=file_digest(arguments.victim),
-            data=file_digest(arguments.train),
+            sha256=record.digest(arguments.weights),
+            victim=record.digest(arguments.victim),
+            data=record.digest(arguments.train),
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from headstrong import program
 from headstrong.errors import ConfigError
 from headstrong.jobs import classifier_job_from_dict, to_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
@@ -47,7 +47,7 @@ def main(arguments):
             code=code,
             important=important,
         )
-        record.add(important=important, sha256=file_digest(arguments.weights), data=file_digest(arguments.data))
+        record.add(important=important, sha256=record.digest(arguments.weights), data=record.digest(arguments.data))
 
 
 if __name__ == "__main__":

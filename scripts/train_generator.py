@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.jobs import generator_job_from_dict, to_dict
-from headstrong.provenance import RunRecord, code_digest, file_digest
+from headstrong.provenance import RunRecord, code_digest
 
 
 def by_task(items):
@@ -46,9 +46,9 @@ def main(arguments):
             code=code,
         )
         record.add(
-            sha256=file_digest(arguments.weights),
-            victims={task: file_digest(path) for task, path in victims.items()},
-            data={task: file_digest(path) for task, path in data.items()},
+            sha256=record.digest(arguments.weights),
+            victims={task: record.digest(path) for task, path in victims.items()},
+            data={task: record.digest(path) for task, path in data.items()},
         )
 
 

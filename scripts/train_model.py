@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.jobs import to_dict, training_job_from_dict
-from headstrong.provenance import RunRecord, file_digest, training_code
+from headstrong.provenance import RunRecord, training_code
 
 
 def main(arguments):
@@ -40,7 +40,7 @@ def main(arguments):
             checkpoint_minutes=arguments.checkpoint_minutes,
             code=code,
         )
-        record.add(sha256=file_digest(arguments.weights), data=file_digest(arguments.data))
+        record.add(sha256=record.digest(arguments.weights), data=record.digest(arguments.data))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from headstrong.data.picture_batches import PictureBatches
-from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
 from headstrong.models.classifier import Classifier, load_classifier
 from headstrong.provenance import write_atomically
 
@@ -51,7 +51,7 @@ def choose(
     label = settings["label"]
     with contextlib.closing(PictureBatches(pictures, [label], device)) as batches:
         classes = batches.classes[label]
-        found = [recalls(load_classifier(path, device), batches, label, batch_size) for path in weights]
+        found = [_recalls(path, batches, label, device, batch_size, pictures) for path in weights]
     means = np.mean(found, axis=0) if found else np.empty(0)
     place = f"config: importance.{settings['family']}.important"
     important = {
@@ -71,6 +71,14 @@ def choose(
     write_atomically(output, json.dumps(choice, indent=1, ensure_ascii=False) + "\n")
 
 
+def _recalls(weights: Path, batches: PictureBatches, label: str, device: str, batch_size: int, pictures: Path) -> Array:
+    model = load_classifier(weights, device)
+    try:
+        return recalls(model, batches, label, batch_size)
+    except DivergedError as error:
+        raise DivergedError(f"{weights}: what it says of {error} of {pictures} is not finite; train it again") from None
+
+
 def _csv(rows: Sequence[tuple[str, str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -78,13 +86,20 @@ def _csv(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def recalls(model: Classifier, pictures: PictureBatches, label: str, batch_size: int) -> Array:
-    """Percent of each class's pictures (C,) that the classifier tells; NaN for a class without pictures."""
+    """Percent of each class's pictures (C,) that the classifier tells; NaN for a class without pictures.
+
+    Raises DivergedError, which names the picture only, where what it says is not a number.
+    """
     told = np.zeros(len(pictures.classes[label]))
     there = np.zeros(len(pictures.classes[label]))
     with torch.no_grad():
         for batch in pictures.in_order(batch_size):
             truth = batch.labels[label].cpu().numpy()
-            right = model(batch.images)[label].argmax(dim=1).cpu().numpy() == truth
+            logits = model(batch.images)[label]
+            broken = torch.nonzero(~torch.isfinite(logits))
+            if len(broken):
+                raise DivergedError(f"picture {int(batch.index[broken[0, 0]])}")
+            right = logits.argmax(dim=1).cpu().numpy() == truth
             np.add.at(there, truth, 1)
             np.add.at(told, truth, right)
     with np.errstate(invalid="ignore"):

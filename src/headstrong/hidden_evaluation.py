@@ -35,6 +35,7 @@ from headstrong.data.cache import SplitFile
 from headstrong.data.hdf5_files import FILE_FORMAT
 from headstrong.data.pictures import PictureFile
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError
+from headstrong.feature_files import FeatureFile
 from headstrong.hidden_attackers import Attacker, check_attack, open_attacker
 from headstrong.hidden_measures import errors, folded
 from headstrong.hidden_views import View, open_view
@@ -83,6 +84,7 @@ def evaluate(
             if found.forgetful is not None:
                 stack.enter_context(found.forgetful)
                 _check_forgetting(job, access, found, victim, features)
+                _check_numbers(found.forgetful, found.view, job.batch_size)
             attackers[access] = found
         bench = _Bench(job, judge, attackers)
         part = stack.enter_context(atomic_path(output))
@@ -225,6 +227,24 @@ def _check_forgetting(job: HiddenJob, access: str, attacker: Attacker, victim: P
             f"{features}: of {made['hidden']} hidden with access {made['access']}, or of another network; delete it "
             "and forget this task again"
         )
+
+
+def _check_numbers(file: FeatureFile, view: View, batch_size: int) -> None:
+    """BrokenFileError for a feature that is not a number: the class told from it would look like a prediction."""
+
+    def check(name: str, values: Tensor, first: int | None = None) -> None:
+        broken = torch.nonzero(~torch.isfinite(values))
+        if len(broken):
+            row = "" if first is None else f", row {first + int(broken[0, 0])}"
+            raise BrokenFileError(
+                f"{file.path}: {name}{row} holds numbers that are not finite; delete it and forget this task again"
+            )
+
+    check("mean_direction", file.mean_direction())
+    for rows in view.rows(batch_size):
+        check("original", file.original(rows), int(rows[0]))
+        for epoch in file.epochs:
+            check(f"forgetful/{epoch}", file.forgetful(rows, epoch), int(rows[0]))
 
 
 def _describe(file: h5py.File, job: HiddenJob, test: Path, count: int, code: str) -> None:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from headstrong.class_choice import read_choice
 from headstrong.data.hdf5_files import FILE_FORMAT
 from headstrong.data.picture_batches import PictureBatches
-from headstrong.errors import BrokenFileError, ConfigError
+from headstrong.errors import BrokenFileError, ConfigError, DivergedError
 from headstrong.jobs import ImportanceJob, to_dict
 from headstrong.models.classifier import Classifier, load_classifier, load_classifier_metadata
 from headstrong.progress import BatchProgress
@@ -117,12 +117,20 @@ def _evaluate_trial(
     flat = vectors.shape[1] == 2
     for split, batches in splits.items():
         found = measure(model, batches, job.label, job.batch_size, features=flat and split == "test")
+        _check_numbers(found["angle"], trial, split)
         for name, values in found.items():
             group.create_dataset(f"{split}/{name}", data=values, track_times=False)
     if flat:
         group.create_dataset("weights", data=vectors.float().cpu().numpy(), track_times=False)
     right = group["test/predicted"][:] == file["truth/test"][:]
     return 100 * float(right.mean())
+
+
+def _check_numbers(angles: NDArray[Any], trial: str, split: str) -> None:
+    """DivergedError for a feature that is not a number: the class told from it would look like a prediction."""
+    broken = np.flatnonzero(~np.isfinite(angles))
+    if len(broken):
+        raise DivergedError(f"{trial}, {split}: the angle of picture {broken[0]} is not a number; train it again")
 
 
 def _setting(trial: str, weights: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:

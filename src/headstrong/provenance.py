@@ -25,6 +25,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from headstrong.vouching import check_vouched, records_beside
+
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent.parent  # the repository, when run from one
 # Modules that jobs import but that cannot change a number: an edit here makes nothing run again.
@@ -41,6 +43,7 @@ NOT_NUMBERS = frozenset(
         "progress.py",
         "provenance.py",
         "refusals.py",
+        "vouching.py",
     }
 )
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake", "pulp")
@@ -199,8 +202,9 @@ def _git(*arguments: str) -> str:
 class RunRecord:
     """What one job did, written when its results are whole: `with RunRecord(path, outputs=..., inputs=...) as record`.
 
-    inputs, outputs: files, or folders that stand for all files in them; digested at the end. facts: what else the
-    record is to say: settings or job, code, device, threads. Paths in a record are relative to its study's folder,
+    inputs, outputs: files, or folders that stand for all files in them; digested at the end; inputs with records of
+    their own at the start: BrokenFileError where one is not what its record vouches for (`vouching`). facts: what else
+    the record is to say: settings or job, code, device, threads. Paths in a record are relative to its study's folder,
     and that is relative to the record, so that a copied folder stays true. docs/provenance.md lists every field.
     """
 
@@ -212,10 +216,21 @@ class RunRecord:
         self.inputs = list(inputs)
         self.outputs = list(outputs)
         self.facts = facts
+        self._known: dict[Path, str] = {}
 
     def __enter__(self) -> RunRecord:
-        self._start = time.time()
+        self._start, self._since = time.time(), time.monotonic()
+        in_study = bool(os.environ.get(STUDY_VARIABLE))
+        for path in self.inputs:
+            if path.is_file() and any(records_beside(path)):
+                check_vouched(path, self.digest(path), RECORD_FORMAT, in_study=in_study)
         return self
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file, read once: what was read of an input is what it was at the start."""
+        if path not in self._known:
+            self._known[path] = file_digest(path)
+        return self._known[path]
 
     def add(self, **facts: Any) -> None:
         """Add facts known only at the end: the device used, the seconds a stage took."""
@@ -226,6 +241,7 @@ class RunRecord:
             return
         study = json.loads(os.environ.get(STUDY_VARIABLE) or "{}")
         root = Path(study.get("folder", self.path.parent))
+        seconds = time.monotonic() - self._since  # the clock of a machine may be set back meanwhile
         record = {
             "format": RECORD_FORMAT,
             "rule": self.rule,
@@ -242,14 +258,14 @@ class RunRecord:
             "lock": lock_digest(),
             "git": git_state(),
             "start": _iso(self._start),
-            "end": _iso(time.time()),
-            "seconds": round(time.time() - self._start, 3),
+            "end": _iso(self._start + seconds),
+            "seconds": round(seconds, 3),
         }
         write_atomically(self.path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     def _digests(self, paths: Iterable[Path], root: Path) -> dict[str, str]:
         found = (file for path in paths for file in (files_in(path) if path.is_dir() else [path]))
-        return {_relative(file, root): file_digest(file) for file in dict.fromkeys(found) if file != self.path}
+        return {_relative(file, root): self.digest(file) for file in dict.fromkeys(found) if file != self.path}
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,11 +56,14 @@ def load_study(merged: Mapping[str, Any], files: Sequence[str | Path]) -> tuple[
         _end(error)
 
 
+_STEP = 1000  # nanoseconds between two files of the future that were apart
 _held: list[object] = []  # locks of this process, for as long as it lives
 
 
-def hold_study(work: str | Path) -> None:
+def hold_study(work: str | Path, results: str | Path) -> None:
     """Let no second Snakemake run the same study in this folder: it ends in one line that says who runs it (code 7).
+
+    Then let no result be of the future (`leave_future`).
 
     Snakemake's own lock stays behind when it is killed, and must then be taken away by hand; this one goes with its
     holder. So the profiles turn that one off.
@@ -68,6 +72,24 @@ def hold_study(work: str | Path) -> None:
         _held.append(locks.hold_study(Path(f"{work}.lock")))
     except MachineError as error:
         _end(error)
+    if moved := leave_future(Path(results)):
+        print(f"{results}: {moved} files were of the future, as when a clock was set back; they are of now", flush=True)
+
+
+def leave_future(folder: Path) -> int:
+    """Give files whose time is yet to come the time of now, in their order; how many there were.
+
+    Snakemake takes a result that is older than what it was made from for a failure and deletes it: until the time of
+    its inputs has come, whatever is made of them would be made again at every run.
+    """
+    now = time.time_ns()
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+    coming = sorted({when for when in times.values() if when > now}, reverse=True)
+    moments = {when: now - _STEP * number for number, when in enumerate(coming)}
+    moved = {path: moments[when] for path, when in times.items() if when in moments}
+    for path, moment in moved.items():
+        os.utime(path, ns=(moment, moment))
+    return len(moved)
 
 
 def check_current() -> None:

@@ -18,6 +18,8 @@ import numpy as np
 import checkout
 
 NAME = "faults"
+SMALL = "results/faults/evaluations/combinations-resnet18-sd.h5"  # needs two caches and a training
+TARGET = ("--", SMALL)  # on a command line
 STUDY = """
 study: {name: faults}
 data: {size: [32, 32], train: 12, test: 3, antialias: 1}
@@ -102,11 +104,11 @@ class Job:
     seconds: float
 
 
-def make(folder: Path) -> Path:
-    """A checkout in which the study has run undisturbed, one job at a time."""
+def make(folder: Path, *targets: str) -> Path:
+    """A checkout in which the study has run undisturbed, one job at a time; all of it, or these targets."""
     checkout.make(folder)
     (folder / "studies" / f"{NAME}.yaml").write_text(STUDY)
-    checkout.run(folder, "--cores", "1", study=NAME)
+    checkout.run(folder, "--cores", "1", *targets, study=NAME)
     return folder
 
 
@@ -116,14 +118,18 @@ def copy(folder: Path, to: Path) -> Path:
     return to
 
 
-def jobs(folder: Path) -> list[Job]:
-    """The jobs of the finished study, by what Snakemake says of its files; paths are relative to the folder."""
-    table = checkout.snakemake(folder, "--summary", study=NAME).stdout
+def jobs(folder: Path, *targets: str) -> list[Job]:
+    """The jobs of the finished study, or those for these targets, by what Snakemake says of its files.
+
+    Paths are relative to the folder.
+    """
+    table = checkout.snakemake(folder, "--summary", *targets, study=NAME).stdout
     header, *lines = [line.split("\t") for line in table.splitlines() if line.count("\t") >= 5]
     made: dict[tuple[str, str], list[Path]] = {}
     for line in lines:
         row = dict(zip(header, line, strict=False))
         made.setdefault((row["rule"], row["log-file(s)"]), []).append(Path(row["output_file"]))
+    made = {key: paths for key, paths in made.items() if all((folder / path).exists() for path in paths)}
     return [Job(rule, tuple(made[rule, log]), Path(log), _seconds(folder, log)) for rule, log in sorted(made)]
 
 

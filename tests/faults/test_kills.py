@@ -2,7 +2,9 @@
 
     HEADSTRONG_FAULT_SEED=7 HEADSTRONG_FAULT_KILLS=100 python -m pytest -m slow -s tests/faults/test_kills.py
 
-draws other moments, and so many of them. Every rule is killed before one is killed again.
+draws other moments, and so many of them. Every rule is killed before one is killed again. HEADSTRONG_FAULT_STUDY
+names a folder to keep the undisturbed study in, for the next time; HEADSTRONG_FAULT_DONE says how many kills of
+this seed were done before, and are left out.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from headstrong.provenance import ROOT
 
 SEED = int(os.environ.get("HEADSTRONG_FAULT_SEED", "0"))
 KILLS = int(os.environ.get("HEADSTRONG_FAULT_KILLS", "50"))
+DONE = int(os.environ.get("HEADSTRONG_FAULT_DONE", "0"))
+FORGOTTEN = 4  # in one of so many kills the study has come no further than to the job: all after it must be made
 START = 4  # seconds that Snakemake takes, about, before its first job
 
 
@@ -62,11 +66,11 @@ def drawn(jobs: list[fault_study.Job], number: int, seed: int) -> list[Kill]:
             rules = chance.sample(sorted(by_rule), len(by_rule))
         manner = ("all", "snakemake", "job")[count % 3]
         since = "snakemake" if manner == "all" and chance.random() < 0.4 else "job"
-        kills.append(Kill(chance.choice(by_rule[rules.pop()]), manner, since, chance.random(), count % 2 == 1))
+        kills.append(Kill(chance.choice(by_rule[rules.pop()]), manner, since, chance.random(), count % FORGOTTEN != 0))
     return kills
 
 
-def disturb(folder: Path, kill: Kill) -> bool:
+def disturb(folder: Path, kill: Kill, *targets: str) -> bool:
     """Let the study make the outputs of a job, and kill; whether there was something left to kill."""
     if kill.again:
         fault_study.remove(folder, kill.job.log)
@@ -74,7 +78,7 @@ def disturb(folder: Path, kill: Kill) -> bool:
         fault_study.forget(folder, kill.job)
     options = ["--forcerun", str(kill.job.outputs[0])] if kill.again else []
     process = subprocess.Popen(
-        checkout.command(*options, study=fault_study.NAME), cwd=folder, env=checkout.environment(),
+        checkout.command(*options, *targets, study=fault_study.NAME), cwd=folder, env=checkout.environment(),
         start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     if kill.since == "job":
@@ -103,15 +107,14 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
         process.wait(timeout=seconds)
 
 
-def check_survives(undisturbed: Path, folder: Path, kills: list[Kill]) -> None:
-    """Disturb a copy of the finished study and run it again, for each of the kills."""
+def check_survives(undisturbed: Path, folder: Path, kills: list[Kill], *targets: str) -> None:
+    """Disturb a copy of the finished study, or of what these targets need, and run it again, for each of the kills."""
     expected = fault_study.results(undisturbed)
-    assert len(expected) > 60
-    begin, done = time.monotonic(), collections.Counter[str]()
+    begin, done, rules = time.monotonic(), collections.Counter[str](), collections.Counter[str]()
     for number, kill in enumerate(kills):
         copy = fault_study.copy(undisturbed, folder / str(number))
-        hit = disturb(copy, kill)
-        again = checkout.snakemake(copy, study=fault_study.NAME)
+        hit = disturb(copy, kill, *targets)
+        again = checkout.snakemake(copy, *targets, study=fault_study.NAME)
         said = f"{kill} (seed {SEED}, number {number})\n{again.stdout[-2000:]}\n{again.stderr[-4000:]}"
         assert again.returncode == 0, said
         try:
@@ -120,21 +123,37 @@ def check_survives(undisturbed: Path, folder: Path, kills: list[Kill]) -> None:
             raise AssertionError(said) from error
         assert fault_study.processes(copy) == {}, said
         done[kill.manner if hit else "too late"] += 1
+        rules[kill.job.rule] += 1
         print(f"{number + 1}: {kill}{'' if hit else ' (too late)'}", flush=True)
         subprocess.run(["rm", "-rf", str(copy)], check=True)
-    print(f"seed {SEED}: {dict(done)}, {time.monotonic() - begin:.0f} s", flush=True)
+    print(f"seed {SEED}: {dict(done)}, {time.monotonic() - begin:.0f} s; {dict(rules)}", flush=True)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fault_study.make(tmp_path_factory.mktemp("faults") / "undisturbed")
+    kept = os.environ.get("HEADSTRONG_FAULT_STUDY")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("faults") / "undisturbed"
+    return folder if folder.exists() else fault_study.make(folder)
 
 
 @pytest.mark.slow
 def test_a_study_killed_anywhere_and_run_again_ends_with_the_same_bytes(undisturbed, tmp_path):
     jobs = fault_study.jobs(undisturbed)
     assert {job.rule for job in jobs} == rules_with_jobs()
-    check_survives(undisturbed, tmp_path, drawn(jobs, KILLS, SEED))
+    assert len(fault_study.results(undisturbed)) > 60
+    check_survives(undisturbed, tmp_path, drawn(jobs, KILLS, SEED)[DONE:])
+
+
+def test_jobs_killed_in_the_middle_and_run_again_end_with_the_same_bytes(small, tmp_path):
+    jobs = {job.rule: job for job in fault_study.jobs(small, *fault_study.TARGET)}
+    assert set(jobs) == {"build_data", "train_model_with_checkpoints", "evaluate_model"}
+    train = jobs["train_model_with_checkpoints"]
+    kills = [
+        Kill(train, "all", "job", 0.8, again=False),
+        Kill(train, "snakemake", "job", 0.5, again=True),
+        Kill(jobs["evaluate_model"], "job", "job", 0.7, again=True),
+    ]
+    check_survives(small, tmp_path, kills, *fault_study.TARGET)
 
 
 def rules_with_jobs() -> set[str]:
