@@ -78,3 +78,46 @@ TABULATED = unique(
 )
 DRAWN = [f"{RESULTS}/figures", f"{RESULTS}/draw_figures.json"]
 REPORTED = [f"{RESULTS}/report.html", f"{RESULTS}/make_report.json"]
+
+
+localrules:
+    all,
+    data,
+    models,
+    evaluations,
+    tables,
+    figures,
+
+
+rule all:
+    default_target: True
+    input:
+        TABULATED,
+        DRAWN,
+        REPORTED,
+
+
+rule data:
+    input:
+        DENSE_DATA,
+
+
+rule models:
+    input:
+        MODELS,
+
+
+rule evaluations:
+    input:
+        EVALUATED,
+
+
+rule tables:
+    input:
+        TABULATED,
+
+
+rule figures:
+    input:
+        TABULATED,
+        DRAWN,
