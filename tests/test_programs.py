@@ -99,3 +99,18 @@ def test_make_study_of_an_unknown_study_is_one_line():
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "studies/typo.yaml" in errors[0]
+
+
+SUMS = """
+import sys
+from headstrong import program
+import numpy as np
+vectors = np.random.default_rng(0).normal(size=(40, 2, 12288))  # long enough for two threads to share one
+print([float(first @ second).hex() for first, second in vectors])
+"""
+
+
+def test_sums_are_rounded_alike_however_many_threads_the_environment_gives():
+    said = {run("-c", SUMS, OPENBLAS_NUM_THREADS=number, MKL_NUM_THREADS=number).stdout for number in ("1", "2", "4")}
+    assert len(said) == 1
+    assert "0x" in said.pop()

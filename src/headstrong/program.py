@@ -17,6 +17,9 @@ from headstrong.errors import ConfigError, UserError
 from headstrong.refusals import refusal
 
 CHECKPOINT_VARIABLE = "HEADSTRONG_CHECKPOINT_MINUTES"  # where a cluster kills without warning, let it be small
+# Linear algebra outside torch has one thread, whatever the environment says: with two, sums of products are rounded
+# differently. Read when numpy is imported, so programs import this module first.
+os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
 DEVICE_HELP = "auto: a GPU that no other job has, the CPU without one; or cpu, cuda, cuda:1, ..."
 
 
