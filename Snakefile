@@ -36,3 +36,12 @@ report: "docs/workflow.rst"
 
 onstart:
     hold_study(WORK, RESULTS)
+
+
+# Here, and not beside the other targets: Snakemake takes no default target from an included file.
+rule all:
+    default_target: True
+    input:
+        TABULATED,
+        DRAWN,
+        REPORTED,

@@ -89,14 +89,6 @@ localrules:
     figures,
 
 
-rule all:
-    default_target: True
-    input:
-        TABULATED,
-        DRAWN,
-        REPORTED,
-
-
 rule data:
     input:
         DENSE_DATA,

@@ -61,7 +61,7 @@ def test_another_epsilon_attacks_again_and_trains_nothing(study):
 
 def test_figure_settings_redraw_figures_and_nothing_else(study):
     change(study, figures={"dpi": 60})
-    assert set(checkout.dry_run(study)) == {"draw_figures", "make_report", "all"}
+    assert set(checkout.dry_run(study)) == {"write_config", "draw_figures", "make_report", "all"}
 
 
 def test_one_more_task_adds_only_its_models(study):
