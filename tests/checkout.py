@@ -66,6 +66,13 @@ figures: {dpi: 50}
 """
 
 
+def rules_with_programs() -> set[str]:
+    """The rules of the workflow's files that run a program of scripts/, by what they say."""
+    text = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    blocks = re.split(r"^(?=rule \w+:)", text, flags=re.MULTILINE)
+    return {found[1] for block in blocks if "\n    shell:" in block and (found := re.match(r"rule (\w+):", block))}
+
+
 def make(folder: Path) -> Path:
     """Copy what a clone holds into `folder`; returns it."""
     folder.mkdir(parents=True)

@@ -1,18 +1,16 @@
 """The programs a user types: every rule has one, each explains itself, and mistakes end in one line and a code."""
 
-import re
 import subprocess
 import sys
 
 import pytest
 
+import checkout
 from headstrong.provenance import ROOT
 from headstrong.study import COLUMNS
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
-RULES = [
-    rule for file in (ROOT / "rules").glob("*.smk") for rule in re.findall(r"^rule (\w+):", file.read_text(), re.M)
-]
+RULES = checkout.rules_with_programs()
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

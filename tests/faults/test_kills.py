@@ -159,11 +159,7 @@ def test_jobs_killed_in_the_middle_and_run_again_end_with_the_same_bytes(small, 
 def rules_with_jobs() -> set[str]:
     """The rules of the workflow's files that run a program, but for those that fetch data."""
     text = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    blocks = re.split(r"^(?=rule \w+:)", text, flags=re.MULTILINE)
-    return {
-        *(found[1] for block in blocks if "\n    shell:" in block and (found := re.match(r"rule (\w+):", block))),
-        *re.findall(r"^use rule \w+ as (\w+)", text, re.MULTILINE),
-    }
+    return {*checkout.rules_with_programs(), *re.findall(r"^use rule \w+ as (\w+)", text, re.MULTILINE)}
 
 
 def asked_for(folder: Path, study: str) -> tuple[set[str], dict[str, set[str]]]:
