@@ -28,8 +28,23 @@ PARTS = (
     "docs",
 )
 
+# The default attacks that a small study does without, beside pgd.
+NO_OTHER_ATTACKS = """\
+  apgd: null
+  apgd-balanced: null
+  wgd: null
+  fgsm: null
+  balanced: null
+  mim: null
+  budgets: null
+  shorter: null
+  l2: null
+  program: null
+"""
+
 # Two tasks, three runs, six models: every stage of the pipeline on almost no data.
-MICRO = """
+MICRO = (
+    """
 study: {name: micro}
 data: {size: [32, 32], train: 16, test: 4, antialias: 1}
 tasks: sd
@@ -51,19 +66,13 @@ model: {width: 0.0625}
 training: {epochs: 3, batch_size: 8}
 attacks:
   pgd: {steps: [2]}
-  apgd: null
-  apgd-balanced: null
-  wgd: null
-  fgsm: null
-  balanced: null
-  mim: null
-  budgets: null
-  shorter: null
-  l2: null
-  program: null
+"""
+    + NO_OTHER_ATTACKS
+    + """\
 analysis: {steps: 2, bootstrap: 50}
 figures: {dpi: 50}
 """
+)
 
 
 def rules_with_programs() -> set[str]:

@@ -12,7 +12,8 @@ import yaml
 
 import checkout
 
-STUDY = """
+STUDY = (
+    """
 study: {name: generated}
 data: {size: [32, 32], train: 16, test: 4, antialias: 1}
 tasks: sdn
@@ -49,19 +50,13 @@ generators:
   scenes: {<<: *small, methods: [gap, mta], modes: [instance], transfer: [mtan]}
 attacks:
   pgd: {steps: [2]}
-  apgd: null
-  apgd-balanced: null
-  wgd: null
-  fgsm: null
-  balanced: null
-  mim: null
-  budgets: null
-  shorter: null
-  l2: null
-  program: null
+"""
+    + checkout.NO_OTHER_ATTACKS
+    + """\
 analysis: {steps: 2, bootstrap: 20}
 figures: {dpi: 50}
 """
+)
 TRAINING = {"train_model", "train_classifier", "train_generator"}
 
 

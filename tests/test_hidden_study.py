@@ -11,7 +11,8 @@ import pytest
 import checkout
 from headstrong.analysis.files import read_table
 
-STUDY = """
+STUDY = (
+    """
 study: {name: hidden}
 data: {size: [32, 32], train: 8, test: 3, antialias: 1}
 tasks: sd
@@ -56,20 +57,14 @@ hidden:
     attacks: {objectives: [cf_delta, oracle, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
 attacks:
   pgd: {steps: [1], chains: false}
-  apgd: null
-  apgd-balanced: null
-  wgd: null
-  fgsm: null
-  balanced: null
-  mim: null
-  budgets: null
-  shorter: null
-  l2: null
-  program: null
+"""
+    + checkout.NO_OTHER_ATTACKS
+    + """\
 evaluation: {gradients: false}
 analysis: {steps: 1, bootstrap: 20}
 figures: {dpi: 40, formats: [png]}
 """
+)
 COPIES = {"attributes-colour-heads", "attributes-colour-backbone", "scenes-d-heads"}
 TURNS = {"attributes-colour", "scenes-d"}
 MADE_ONCE = {"build_data", "build_pictures", "train_model", "train_classifier", "evaluate_model"}

@@ -20,7 +20,8 @@ import checkout
 NAME = "faults"
 SMALL = "results/faults/evaluations/combinations-resnet18-sd.h5"  # needs two caches and a training
 TARGET = ("--", SMALL)  # on a command line
-STUDY = """
+STUDY = (
+    """
 study: {name: faults}
 data: {size: [32, 32], train: 12, test: 3, antialias: 1}
 tasks: sd
@@ -79,19 +80,13 @@ hidden:
     attacks: {objectives: [cf, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
 attacks:
   pgd: {steps: [1]}
-  apgd: null
-  apgd-balanced: null
-  wgd: null
-  fgsm: null
-  balanced: null
-  mim: null
-  budgets: null
-  shorter: null
-  l2: null
-  program: null
+"""
+    + checkout.NO_OTHER_ATTACKS
+    + """\
 analysis: {steps: 1, bootstrap: 10}
 figures: {dpi: 30, formats: [png]}
 """
+)
 
 
 @dataclass(frozen=True)
