@@ -172,8 +172,10 @@ def test_what_cannot_be_told_is_one_line(study, copy):
     assert "write_plan.json: damaged" in refused(study, 4, "why", str(record[0]))
     record[1].write_text('{"format": "headstrong-record-1", "root": "."}')
     assert "write_plan.json: damaged" in refused(study, 4, "why", str(record[0]))
-    (copy.parent.parent / "alone.csv").write_text("a\n")
-    assert "alone.csv" in refused(study, 3, "why", str(copy.parent.parent / "alone.csv"))
+    alone = copy.parent.parent / "without-records" / "alone.csv"
+    alone.parent.mkdir()
+    alone.write_text("a\n")
+    assert "alone.csv" in refused(study, 3, "why", str(alone))
     assert "jobs; name one" in refused(study, 3, "why", str(copy / "tables"))
 
 
