@@ -1,7 +1,7 @@
 """Peak memory of training, evaluation and cache building, of so many images and of four times as many.
 
-Each is a process of its own (Linux tells its peak). Data stay in memory up to a limit (2 GiB), beyond which batches are read from the file; to
-see growth with the data set without that much data, the limit is set to 1 MiB here.
+Each is a process of its own (Linux tells its peak). Data stay in memory up to a limit (2 GiB), beyond which batches are
+read from the file; to see growth with the data set without that much data, the limit is set to 1 MiB here.
 """
 
 from __future__ import annotations
