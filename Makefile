@@ -1,4 +1,5 @@
 # make study [STUDY="full tiny"] [CORES=16]   set up, run a study, leave results/<study>/report.html
+# make bench   measure against peers, in an environment of their own, into results/bench.json
 # make test | test-slow | test-cluster | lint | format | schema | lock | clean-venv
 
 PYTHON ?= python3
@@ -6,6 +7,7 @@ STUDY ?= quick
 CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 overlays := $(foreach name,$(filter-out quick,$(STUDY)),studies/$(name).yaml)
@@ -13,7 +15,7 @@ configfiles := $(if $(overlays),--configfile $(overlays))
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 UV_COMPILE = uv pip compile --override overrides.in --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: study test test-slow test-cluster lint format schema lock clean-venv
+.PHONY: study bench test test-slow test-cluster lint format schema lock clean-venv
 
 study: $(VENV)/.ready
 	$(BIN)/python -m headstrong plan --study $(STUDY) --count
@@ -29,6 +31,9 @@ test-slow: $(VENV)/.ready-to-test
 test-cluster: $(VENV)/.ready-to-test
 	sh tests/cluster/install.sh
 	$(BIN)/python -m pytest tests/cluster
+
+bench: $(BENCH_VENV)/.ready
+	PYTHONPATH=src $(BENCH_VENV)/bin/python -m benchmarks.bench --output results/bench.json $(BENCH)
 
 lint: $(VENV)/.ready-to-test
 	$(BIN)/ruff check .
@@ -49,6 +54,7 @@ schema: $(VENV)/.ready
 lock:
 	cd envs && $(UV_COMPILE) requirements-dev.in -o requirements-dev.lock
 	cd envs && $(UV_COMPILE) -c requirements-dev.lock requirements.in -o requirements.lock
+	cd envs && $(UV_COMPILE) --override overrides-bench.in -c requirements-dev.lock requirements-bench.in -o requirements-bench.lock
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'headstrong needs Python 3.11 or later: make PYTHON=python3.11')"
@@ -64,5 +70,11 @@ $(VENV)/.ready-to-test: envs/requirements-dev.lock $(VENV)/.ready
 	$(PIP_INSTALL) -r envs/requirements-dev.lock
 	touch $@
 
+# The peers, beside the same versions of everything that headstrong runs on.
+$(BENCH_VENV)/.ready: envs/requirements-bench.lock
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --require-hashes --no-deps -r envs/requirements-bench.lock
+	touch $@
+
 clean-venv:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH_VENV)

@@ -35,7 +35,16 @@ def test_both_locks_agree():
         assert versions <= development[name], name
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_peers_run_on_the_same_versions():
+    bench = locked("requirements-bench.lock")
+    for name, versions in locked("requirements.lock").items():
+        assert versions <= bench[name], name
+    peers = {"torchattacks", "foolbox", "adversarial-robustness-toolbox", "adv-lib", "libmtl"}
+    assert peers <= set(bench)
+    assert not peers & set(locked("requirements.lock"))
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"])
 def test_every_requirement_has_hashes_and_no_index(name):
     text = (ENVS / name).read_text()
     requirements = re.findall(r"^[a-z0-9-]+==.*?(?=^[a-z0-9-]+==|\Z)", text, flags=re.MULTILINE | re.DOTALL)

@@ -47,3 +47,18 @@ def test_a_batch_norm_without_a_convolution_before_it_stays() -> None:
     folded = fold_batch_norm(model, images)
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
     torch.testing.assert_close(folded(images)["d"], model(images)["d"])
+
+
+@pytest.mark.parametrize("encoder", [*ENCODERS, "resnet34", "mobilenet_v2"])
+def test_constants_added_to_outputs_are_folded_into_the_last_convolutions(encoder: str) -> None:
+    model = build_model(encoder, "sn", 5, width=0.125, seed=2).eval()
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for letter, offset in (("s", torch.arange(5.0)), ("n", torch.tensor([3.0, -2.0, 1.0]))):
+        model.get_buffer(f"offset_{letter}").copy_(offset.view(-1, 1, 1))
+    folded = fold_batch_norm(model, images[:1])
+    with torch.no_grad():
+        added, plain = model(images), folded.outputs(folded.features(images)) if folded.layout is None else None
+        found = folded(images)
+    for letter, output in added.items():
+        torch.testing.assert_close(found[letter], output, rtol=1e-4, atol=1e-5 * float(output.abs().max()))
+        assert plain is None or torch.equal(plain[letter], folded.decoders[letter](folded.features(images)))

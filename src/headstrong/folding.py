@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from headstrong.models import MultiTaskModel
 from headstrong.models.segnet import SegNet
 
 FOLDING_TOLERANCE = 1e-4  # relative; float rounding of a deep network stays an order of magnitude below
@@ -34,6 +35,8 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
         fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
         setattr(*places[conv], fused)
         setattr(*places[norm], nn.Identity())
+    if isinstance(model, MultiTaskModel):
+        _fold_constants(model)
     with torch.no_grad():
         after = model(example)
     for letter, output in before.items():
@@ -41,6 +44,36 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module:
         if off > FOLDING_TOLERANCE * max(1.0, float(output.abs().max())):
             raise RuntimeError(f"folding batch norm changed the output of task {letter!r} by {off}")
     return model
+
+
+class _Folded(MultiTaskModel):
+    """A model whose constants are in its decoders' own biases, not added to their outputs."""
+
+    def _decoded(self, letter: str, features: Tensor) -> Tensor:
+        found: Tensor = self.decoders[letter](features)
+        return found
+
+
+def _fold_constants(model: MultiTaskModel) -> None:
+    """Add what `start_from` adds to the outputs to a last convolution instead: a pass less over each of them.
+
+    In channels-last memory that addition costs as much as a convolution.
+    """
+    for letter in model.tasks:
+        last = [layer for layer in model.decoders[letter].modules() if isinstance(layer, nn.Conv2d)][-1]
+        constant = model.get_buffer(f"offset_{letter}").flatten()
+        bias = torch.zeros_like(constant) if last.bias is None else last.bias.detach()
+        last.bias = nn.Parameter(bias + constant)
+    model.__class__ = _Folded
+
+
+def frozen(model: nn.Module, example: Tensor) -> nn.Module:
+    """A copy of a model as attacks look at it: `fold_batch_norm`, weights without gradients, channels last in memory.
+
+    Measured on one CPU core, resnet18 at width 1/4 and 64x64: 1.5 times as many steps per second (benchmarks/notes.md).
+    """
+    folded = fold_batch_norm(model, example).requires_grad_(False)
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _run_and_pair(model: nn.Module, example: Tensor) -> tuple[dict[str, Tensor], dict[nn.BatchNorm2d, nn.Conv2d]]:

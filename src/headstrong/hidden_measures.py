@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headstrong.attacks.balancers import FLOOR
 from headstrong.attacks.hidden import kept_classes, kept_values
-from headstrong.folding import fold_batch_norm
+from headstrong.folding import frozen
 from headstrong.hidden_views import ClassView, DenseView, View
 from headstrong.metrics import per_sample_errors
 
@@ -56,6 +56,5 @@ def folded(view: View) -> View:
     """The same view with the network's batch norms folded into its convolutions, which is faster."""
     found = copy.copy(view)
     example = torch.full((1, 3, *view.size), 0.5, device=next(view.network.parameters()).device)
-    network: Any = fold_batch_norm(view.network, example)
-    found.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
+    found.network = frozen(view.network, example)
     return found

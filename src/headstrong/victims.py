@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.picture_batches import PictureBatch, PictureBatches
 from headstrong.errors import ConfigError
-from headstrong.folding import fold_batch_norm
+from headstrong.folding import frozen
 from headstrong.losses import Pixels, per_sample_losses
 from headstrong.models import MultiTaskModel, load_metadata, load_model
 from headstrong.models.classifier import load_classifier, load_classifier_metadata
@@ -205,5 +205,4 @@ def _dense_victims(tasks: str, weights: Path, data: Path, device: str, limit: in
 def _frozen(network: Any, size: tuple[int, int], device: str) -> Any:
     """The network with its batch norms folded, in evaluation mode, its weights without gradients."""
     example = torch.full((1, 3, *size), 0.5, device=device)
-    folded = fold_batch_norm(network, example).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return folded.requires_grad_(False)
+    return frozen(network, example)

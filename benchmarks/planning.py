@@ -1,0 +1,126 @@
+"""Snakemake's own work: the dry run of a large study, the same when all is made, growth, interpreter starts per model.
+
+All of it happens in a copy of the checkout, so that nothing here meets the results or the locks of a study. A finished
+study is faked: every output an empty file, then `snakemake --touch`, which writes Snakemake's records of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from benchmarks.rows import Row, make_row
+from benchmarks.timing import children_seconds
+from headstrong.provenance import ROOT
+
+NEEDED = ("Snakefile", "config.yaml", "rules", "studies", "scripts", "src", "envs", "docs", "profiles")
+ENCODERS = ["resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception"]
+LARGE = Path("studies/full.yaml")
+COUNT = re.compile(r"^((?:train|evaluate)_model\w*)\s+(\d+)$", re.MULTILINE)
+# `--touch` sleeps a tenth of a second for each of two thousand jobs.
+AWAKE = "import snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; from snakemake.cli import main; main()"
+
+
+def copy_checkout(folder: Path) -> Path:
+    """What a dry run reads, copied to a folder."""
+    folder.mkdir(parents=True)
+    for name in NEEDED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, overlays: Sequence[Path] = (LARGE,)) -> tuple[float, str]:
+    """Processor seconds and output of Snakemake in a copy of the checkout. Raises RuntimeError where it fails."""
+    command = [sys.executable, "-c", AWAKE, "--cores", "2", "--configfile", *map(str, overlays), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    start = children_seconds()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"snakemake {' '.join(arguments)}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return children_seconds() - start, done.stdout + done.stderr
+
+
+def planning_rows(folder: Path, rounds: int, large: Path = LARGE, times: Sequence[int] = (1, 3, 10)) -> Iterator[Row]:
+    """Rows of the dry run, of nothing to do, of growth and of interpreter starts."""
+    checkout = copy_checkout(folder / "checkout")
+    found = [snakemake(checkout, "--dry-run", "--quiet", "rules", overlays=[large])[0] for _ in range(rounds)]
+    text = snakemake(checkout, "--dry-run", overlays=[large])[1]
+    yield make_row(f"plan and dry run of {large.stem}", "s", found, target="ours < 10")
+    jobs, models = jobs_and_models(text)
+    yield make_row(
+        f"interpreter starts per model of {large.stem}, {models} models: training and evaluation", "starts",
+        [jobs / models], target="ours <= 2",
+    )  # fmt: skip
+    yield from _growth_rows(checkout, rounds, times)
+    fake_finished(checkout, large)
+    found = []
+    for _ in range(rounds):
+        seconds, text = snakemake(checkout, "--dry-run", overlays=[large])
+        if "Nothing to be done" not in text:
+            raise RuntimeError("snakemake finds something to do in a finished study")
+        found.append(seconds)
+    yield make_row(f"{large.stem} when there is nothing to do", "s", found, target="ours < 10")
+
+
+def jobs_and_models(text: str) -> tuple[int, int]:
+    """From what a dry run prints: jobs that train or evaluate a model, one interpreter each, and models evaluated."""
+    counts = {name: int(count) for name, count in COUNT.findall(text)}  # the table is printed twice
+    if "evaluate_model" not in counts:
+        raise RuntimeError("the dry run tells of no evaluation")
+    return sum(counts.values()), counts["evaluate_model"]
+
+
+def fake_finished(checkout: Path, large: Path) -> None:
+    """Empty files in place of all results, with Snakemake's records of them."""
+    text = snakemake(checkout, "--summary", overlays=[large])[1]
+    names = [line.split("\t")[0] for line in text.splitlines() if line.startswith("results/")]
+    for name in names:
+        path = checkout / name
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+    snakemake(checkout, "--touch", "--quiet", "all", overlays=[large])
+
+
+def _growth_rows(checkout: Path, rounds: int, times: Sequence[int]) -> Iterator[Row]:
+    """Seconds by number of models, each a pair of tasks that is trained and attacked alike."""
+    overlays = {factor: write_pairs(checkout, factor) for factor in times}
+    found: dict[int, list[float]] = {factor: [] for factor in times}
+    for _ in range(rounds):
+        for factor, overlay in overlays.items():
+            found[factor].append(snakemake(checkout, "--dry-run", "--quiet", "rules", overlays=[LARGE, overlay])[0])
+    small = times[0]
+    for factor in times[1:]:
+        yield make_row(
+            f"dry run of {55 * factor} models against {55 * small}: growth", "s", found[small], found[factor],
+            peer_name=f"ours, {factor} times as many models", target=f"ratio <= {factor}",
+        )  # fmt: skip
+
+
+def write_pairs(checkout: Path, factor: int) -> Path:
+    """An overlay of 55 times `factor` models: pairs of eleven tasks on 1, 3 or 5 encoders; for 10, ordered pairs."""
+    encoders = ENCODERS[: min(factor, 5)]
+    pairs = {
+        "encoders": encoders,
+        "tasks": None,
+        "sizes": [2],
+        **({"ordered": True, "weights": "lambda"} if factor == 10 else {}),
+    }
+    others = ("combinations", "encoders", "weighted", "early", "single", "single-encoders", "single-early", "five")
+    plan = {**dict.fromkeys(others), "weighted" if factor == 10 else "combinations": pairs}
+    path = checkout / f"pairs-{factor}.yaml"
+    path.write_text(yaml.safe_dump({"study": {"name": f"pairs-{factor}"}, "plan": plan, "chains": []}))
+    return path
