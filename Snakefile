@@ -36,6 +36,7 @@ report: "docs/workflow.rst"
 
 onstart:
     hold_study(WORK)
+    keep_warm(workflow.local_exec)
 
 
 localrules:

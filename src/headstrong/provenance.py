@@ -41,6 +41,8 @@ NOT_NUMBERS = frozenset(
         "progress.py",
         "provenance.py",
         "refusals.py",
+        "warm.py",
+        "warm_server.py",
     }
 )
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake", "pulp")

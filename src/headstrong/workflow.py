@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from headstrong import locks
+from headstrong import locks, warm
 from headstrong.config import Config
 from headstrong.configfiles import CONFIG_FILE, as_yaml, parse, read
 from headstrong.errors import ConfigError, MachineError, UserError
@@ -68,6 +68,14 @@ def hold_study(work: str | Path) -> None:
         _held.append(locks.hold_study(Path(f"{work}.lock")))
     except MachineError as error:
         _end(error)
+
+
+def keep_warm(local: bool) -> None:
+    """Let the jobs of this Snakemake share one start of Python and torch, where they run on this machine (`warm`)."""
+    if local:
+        _held.append(warm.start())
+    else:
+        os.environ[warm.VARIABLE] = warm.OFF
 
 
 def check_current() -> None:
