@@ -77,8 +77,8 @@ class Server:
         self.process = os.getpid()
         self.greeting = warm.identity(sys.path)
         self.told, self._tell = os.pipe()  # SIGTERM is a byte in it
-        signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
         os.set_blocking(self._tell, False)
+        signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
         self.listener: socket.socket | None = socket.socket(socket.AF_UNIX)
         early = path.with_name("early")  # a socket is seen only when it answers
