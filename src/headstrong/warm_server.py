@@ -9,6 +9,7 @@ once, as the program would have been; so is one whose server was killed: its pro
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import ctypes
 import gc
@@ -16,18 +17,22 @@ import importlib
 import os
 import random
 import resource
-import runpy
 import select
 import signal
 import socket
 import sys
 import time
+import types
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from headstrong import warm
 from headstrong.provenance import NOT_NUMBERS, PACKAGE, ROOT, imported_files
 
+# Torch imports its compiler, which nothing here uses, with the first optimiser and the first use of deterministic
+# kernels: more than a second and a half of every job.
+_LATE = ("torch._dynamo", "torch._inductor")
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
@@ -61,7 +66,7 @@ def modules() -> list[str]:
 
 def load() -> None:
     """Import them. One that cannot be imported here is left to the job that needs it, which says why."""
-    for name in modules():
+    for name in (*modules(), *_LATE):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
@@ -191,8 +196,22 @@ def become(program: socket.socket) -> None:
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())  # type: ignore[union-attr]
     sys.argv[:], sys.path[:] = request["argv"], request["path"]
     _prctl(_PR_SET_NAME, Path(sys.argv[0]).stem.encode())
+    _seed()
+    path = os.path.abspath(sys.argv[0])
+    loader = SourceFileLoader("__main__", path)
+    script = types.ModuleType("__main__")
+    vars(script).update(__file__=path, __loader__=loader, __builtins__=builtins)
+    sys.modules["__main__"] = script
+    exec(loader.source_to_code(Path(path).read_bytes(), path), vars(script))
+
+
+def _seed() -> None:
+    """Let generators of random numbers that nobody has seeded differ between children, as between processes."""
     random.seed()
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.default_generator.seed()
 
 
 def main() -> None:
