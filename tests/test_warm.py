@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every
 
 # A program as those of scripts/: it does what its argument says.
 PROGRAM = """
-import os, signal, sys
+import os, select, signal, sys
 from headstrong import program
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MachineError, MissingDataError
 
@@ -40,9 +40,10 @@ def main(arguments):
     if what == "exit":
         sys.exit("in words")
     if what == "wait":
-        with Termination():
+        with Termination() as termination:
             print("works", os.getpid(), flush=True)
-            signal.pause()
+            while not termination.asked:
+                select.select([], [], [], 0.05)
             print("checkpoint", flush=True)
     if what == "tell":
         import json, resource, torch
@@ -53,7 +54,8 @@ def main(arguments):
             "umask": umask, "spec": __spec__,
             "given": os.environ.get("GIVEN"), "torch": "torch" in sys.modules, "threads": torch.get_num_threads(),
             "files": resource.getrlimit(resource.RLIMIT_NOFILE), "input": sys.stdin.read(),
-            "open": sorted(os.listdir("/proc/self/fd"), key=int), "handlers": [str(signal.getsignal(n)) for n in (1, 2, 15)],
+            "open": sorted(os.listdir("/proc/self/fd"), key=int),
+            "handlers": [str(signal.getsignal(n)) for n in (1, 2, 15)],
         }))
         print(os.getpid(), os.getppid(), torch.rand(1).item(), file=sys.stderr)
 
