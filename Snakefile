@@ -36,6 +36,7 @@ report: "docs/workflow.rst"
 
 onstart:
     hold_study(WORK, RESULTS)
+    keep_warm(workflow.local_exec)
 
 
 # Here, and not beside the other targets: Snakemake takes no default target from an included file.

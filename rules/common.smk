@@ -16,6 +16,7 @@ from headstrong.workflow import (
     announce_study,
     check_current,
     hold_study,
+    keep_warm,
     load_study,
     prepare_jobs,
 )

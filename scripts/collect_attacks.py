@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.analysis import balanced, checks, curves, marginal, theory, transfer
-from headstrong.analysis.files import write_tables
-from headstrong.analysis.plan import evaluations_of
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    # Late: pandas takes a second, --help should not.
+    from headstrong.analysis import balanced, checks, curves, marginal, theory, transfer
+    from headstrong.analysis.files import write_tables
+    from headstrong.analysis.plan import evaluations_of
+
     folder, plan, processes = arguments.evaluations, arguments.plan, {"processes": arguments.processes}
     drawn = {"seed": arguments.seed, "draws": arguments.bootstrap, **processes}
     facts = {"settings": {"seed": arguments.seed, "bootstrap": arguments.bootstrap}}

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.analysis import generated, mta_tables
-from headstrong.analysis.files import write_tables
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    from headstrong.analysis import generated, mta_tables  # late: pandas takes a second, --help should not
+    from headstrong.analysis.files import write_tables
+
     facts = {"settings": {"seed": arguments.seed, "bootstrap": arguments.bootstrap}}
     facts |= {"code": stage_code("collect_generated"), "inputs": [*arguments.evaluations, *arguments.cost]}
     with RunRecord(arguments.output / "collect_generated.json", **facts) as record:

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.analysis import hidden, hidden_summary
-from headstrong.analysis.files import write_tables
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    from headstrong.analysis import hidden, hidden_summary  # late: pandas takes a second, --help should not
+    from headstrong.analysis.files import write_tables
+
     facts = {"code": stage_code("collect_hidden"), "inputs": arguments.evaluations}
     with RunRecord(arguments.output / "collect_hidden.json", **facts) as record:
         made = {

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.analysis import camri_table, importance, importance_settings
-from headstrong.analysis.files import write_tables
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    # Late: pandas takes a second, --help should not.
+    from headstrong.analysis import camri_table, importance, importance_settings
+    from headstrong.analysis.files import write_tables
+
     facts = {"code": stage_code("collect_importance"), "inputs": arguments.evaluations}
     with RunRecord(arguments.output / "collect_importance.json", **facts) as record:
         table = importance.build_table(arguments.evaluations)

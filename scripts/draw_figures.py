@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.analysis.files import read_table
-from headstrong.analysis.plan import read_plan
-from headstrong.analysis.tables import choose_attack
-from headstrong.figures.gallery import draw_all, draw_without_models
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    from headstrong.analysis.files import read_table  # late: pandas takes a second, --help should not
+    from headstrong.analysis.plan import read_plan
+    from headstrong.analysis.tables import choose_attack
+    from headstrong.figures.gallery import draw_all, draw_without_models
+
     tables = {path.stem: read_table(path) for path in arguments.tables}
     look = json.loads(arguments.look)
     files = {"examples": arguments.generated, "importance": arguments.importance}

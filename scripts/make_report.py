@@ -9,11 +9,12 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.provenance import RunRecord
-from headstrong.report.page import render
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    from headstrong.report.page import render  # late: pandas takes a second, --help should not
+
     settings = json.loads(program.text_or_file(arguments.settings))
     results = arguments.results
     read = [results / "plan.csv", *sorted(results.glob("tables/*.csv")), results / "figures"]

@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.analysis.build import build_tables
-from headstrong.analysis.files import read_table, write_tables
-from headstrong.analysis.plan import read_plan
-from headstrong.analysis.tables import choose_attack
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    from headstrong.analysis.build import build_tables  # late: pandas takes a second, --help should not
+    from headstrong.analysis.files import read_table, write_tables
+    from headstrong.analysis.plan import read_plan
+    from headstrong.analysis.tables import choose_attack
+
     settings = json.loads(program.text_or_file(arguments.settings))
     facts = {"code": stage_code("make_tables"), "inputs": [arguments.vulnerability, arguments.plan]}
     with RunRecord(arguments.output / "make_tables.json", settings=settings, **facts) as record:

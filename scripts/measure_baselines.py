@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.analysis.baselines import build_table
-from headstrong.analysis.files import write_table
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
+    from headstrong.analysis.baselines import build_table  # late: pandas takes a second, --help should not
+    from headstrong.analysis.files import write_table
+
     samples = arguments.samples or None
     how = {"pixels": arguments.pixels, "samples": samples, "curvature": arguments.curvature, "depth": arguments.depth}
     facts = {"settings": {"tasks": arguments.tasks, **how}, "code": stage_code("measure_baselines")}

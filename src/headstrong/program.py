@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from headstrong import locks
+from headstrong import locks, warm
 from headstrong.errors import ConfigError, UserError
 from headstrong.refusals import refusal
 
@@ -29,6 +29,8 @@ def run(
     """Parse arguments, run `main`, return the exit code. A user's mistake is one line; a defect ends in one as well."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     arguments = parser.parse_args(argv)
+    if argv is None and (code := warm.compute()) is not None:
+        return code
     try:
         with locks.working():
             return main(arguments) or 0

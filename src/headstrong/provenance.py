@@ -44,6 +44,8 @@ NOT_NUMBERS = frozenset(
         "provenance.py",
         "refusals.py",
         "vouching.py",
+        "warm.py",
+        "warm_server.py",
     }
 )
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake", "pulp")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from headstrong import locks
+from headstrong import locks, warm
 from headstrong.config import Config
 from headstrong.configfiles import CONFIG_FILE, as_yaml, parse, read
 from headstrong.errors import ConfigError, MachineError, UserError
@@ -90,6 +90,14 @@ def leave_future(folder: Path) -> int:
     for path, moment in moved.items():
         os.utime(path, ns=(moment, moment))
     return len(moved)
+
+
+def keep_warm(local: bool) -> None:
+    """Let the jobs of this Snakemake share one start of Python and torch, where they run on this machine (`warm`)."""
+    if local:
+        _held.append(warm.start())
+    else:
+        os.environ[warm.VARIABLE] = warm.OFF
 
 
 def check_current() -> None:
