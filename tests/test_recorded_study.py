@@ -175,6 +175,9 @@ def test_what_cannot_be_told_is_one_line(study, copy):
     alone = copy.parent.parent / "without-records" / "alone.csv"
     alone.parent.mkdir()
     alone.write_text("a\n")
+    assert "no run record beside it or above" in refused(study, 3, "why", str(alone))
+    by_hand = {**json.loads((copy / "tables" / "make_tables.json").read_text()), "root": ".", "config": None}
+    (alone.parent.parent / "by-hand.json").write_text(json.dumps(by_hand))  # says nothing of folders below it
     assert "alone.csv" in refused(study, 3, "why", str(alone))
     assert "jobs; name one" in refused(study, 3, "why", str(copy / "tables"))
 

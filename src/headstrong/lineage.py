@@ -164,8 +164,11 @@ def _records_near(folder: Path) -> Iterator[Record]:
 
 
 def _sure(record: Record, path: Path) -> bool:
-    """Whether a record knows its study. One of before only shows where it lies: beside the file, or in records/."""
-    return not record.old or record.path.parent in (absolute(path).parent, record.study / "records")
+    """Whether a record knows its study. One of before only shows where it lies: beside the file, or in records/. A
+    program run by hand has none: its folder may be anything, a home with all that lies in it."""
+    if record.old:
+        return record.path.parent in (absolute(path).parent, record.study / "records")
+    return record.content.get("config") is not None or absolute(path) in (record.study, *record.outputs)
 
 
 def _folders_above(path: Path) -> list[Path]:
