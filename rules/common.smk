@@ -36,6 +36,7 @@ FAMILIES = list(STUDY.generator_families)
 IMPORTANCE = PLAN.importance
 FAVOURING = list(STUDY.importance_families)
 HIDDEN = PLAN.hidden
+RUNS = frozenset(run.id for run in PLAN.runs)
 
 
 def one_of(ids):
@@ -43,10 +44,12 @@ def one_of(ids):
     return "|".join(sorted(ids)) or "none"
 
 
+# Snakemake goes through a constraint for every file of every job: one that named each of the plan's models would make
+# its work grow with their square. Input functions refuse others.
 wildcard_constraints:
     split="train|validation|test",
-    run=one_of(run.id for run in PLAN.runs),
-    model=one_of(model.id for model in PLAN.models),
+    run="[^/]+",
+    model="[^/]+",
     pictures=one_of(STUDY.picture_sets),
     domain=one_of(
         domain for chosen in STUDY.picture_sets.values() for domain in chosen.domains
@@ -66,8 +69,17 @@ def weights_of(model_id):
     return f"{RESULTS}/models/{model.run}/{name}.safetensors"
 
 
+def none_such(name):
+    """In place of an input: what no rule makes, and says why there is none."""
+    return f"(a model of the plan; {name} is none)"
+
+
+def training_data(wildcards):
+    return f"{RESULTS}/data/train.h5" if wildcards.run in RUNS else none_such(wildcards.run)
+
+
 def model_weights(wildcards):
-    return weights_of(wildcards.model)
+    return weights_of(wildcards.model) if wildcards.model in PLAN else none_such(wildcards.model)
 
 
 def data_settings(wildcards):

@@ -4,7 +4,7 @@
 
 rule train_model:
     input:
-        data=f"{RESULTS}/data/train.h5",
+        data=training_data,
     output:
         weights=f"{RESULTS}/models/{{run}}/weights.safetensors",
         history=f"{RESULTS}/models/{{run}}/history.csv",
@@ -13,10 +13,6 @@ rule train_model:
         f"{RESULTS}/logs/train_model/{{run}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_model/{{run}}.tsv"
-    wildcard_constraints:
-        run=one_of(
-            run.id for run in PLAN.runs if run.id not in PLAN.runs_with_snapshots
-        ),
     conda:
         "../envs/networks.yaml"
     threads: 1
@@ -55,3 +51,6 @@ use rule train_model as train_model_with_checkpoints with:
             for epoch in PLAN.snapshot_epochs
         ],
         work=f"{WORK}/{{run}}",
+
+
+ruleorder: train_model_with_checkpoints > train_model

@@ -81,6 +81,9 @@ class Plan:
     def __getitem__(self, model_id: str) -> ModelSpec:
         return self._by_id[model_id]
 
+    def __contains__(self, model_id: object) -> bool:
+        return model_id in self._by_id
+
     @cached_property
     def runs(self) -> tuple[ModelSpec, ...]:
         """The models that are trained; the others are checkpoints of these, or their weights measured otherwise."""
