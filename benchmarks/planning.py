@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,8 +22,20 @@ from benchmarks.timing import children_seconds
 from headstrong.provenance import ROOT
 
 NEEDED = ("Snakefile", "config.yaml", "rules", "studies", "scripts", "src", "envs", "docs", "profiles")
-ENCODERS = ["resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception"]
 LARGE = Path("studies/full.yaml")
+# Nine times the models of `full`: every set of two to seven of the eleven tasks, on five encoders.
+TENFOLD = {
+    "study": {"name": "tenfold"},
+    "plan": {
+        **dict.fromkeys(("encoders", "weighted", "early", "single-encoders")),
+        "combinations": {
+            "encoders": ["resnet18", "resnet50", "resnet152", "wide_resnet50_2", "xception"],
+            "tasks": None,
+            "sizes": [2, 3, 4, 5, 6, 7],
+        },
+    },
+    "chains": [],
+}
 COUNT = re.compile(r"^((?:train|evaluate)_model\w*)\s+(\d+)$", re.MULTILINE)
 # `--touch` sleeps a tenth of a second for each of two thousand jobs.
 AWAKE = "import snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; from snakemake.cli import main; main()"
@@ -51,26 +64,37 @@ def snakemake(folder: Path, *arguments: str, overlays: Sequence[Path] = (LARGE,)
     return children_seconds() - start, done.stdout + done.stderr
 
 
-def planning_rows(folder: Path, rounds: int, large: Path = LARGE, times: Sequence[int] = (1, 3, 10)) -> Iterator[Row]:
-    """Rows of the dry run, of nothing to do, of growth and of interpreter starts."""
+def planning_rows(
+    folder: Path, rounds: int, large: Path = LARGE, tenfold: Mapping[str, Any] = TENFOLD
+) -> Iterator[Row]:
+    """Rows of the dry run, of growth, of interpreter starts and of nothing to do."""
     checkout = copy_checkout(folder / "checkout")
-    found = [snakemake(checkout, "--dry-run", "--quiet", "rules", overlays=[large])[0] for _ in range(rounds)]
-    text = snakemake(checkout, "--dry-run", overlays=[large])[1]
-    yield make_row(f"plan and dry run of {large.stem}", "s", found, target="ours < 10")
-    jobs, models = jobs_and_models(text)
+    larger = checkout / "tenfold.yaml"
+    larger.write_text(yaml.safe_dump(dict(tenfold)))
+    few: list[float] = []
+    many: list[float] = []
+    for _ in range(rounds):
+        for found, overlays in ((few, [large]), (many, [large, larger])):
+            found.append(snakemake(checkout, "--dry-run", "--quiet", "rules", overlays=overlays)[0])
+    yield make_row(f"plan and dry run of {large.stem}", "s", few, target="ours < 10")
+    jobs, models = jobs_and_models(snakemake(checkout, "--dry-run", "--quiet", "rules", overlays=[large])[1])
+    _, more = jobs_and_models(snakemake(checkout, "--dry-run", "--quiet", "rules", overlays=[large, larger])[1])
+    yield make_row(
+        f"dry run of {more} models against {models}: growth", "s", few, many,
+        peer_name=f"ours, {more / models:.1f} times as many models", target=f"ratio <= {more / models:.1f}",
+    )  # fmt: skip
     yield make_row(
         f"interpreter starts per model of {large.stem}, {models} models: training and evaluation", "starts",
         [jobs / models], target="ours <= 2",
     )  # fmt: skip
-    yield from _growth_rows(checkout, rounds, times)
     fake_finished(checkout, large)
-    found = []
+    idle = []
     for _ in range(rounds):
         seconds, text = snakemake(checkout, "--dry-run", overlays=[large])
         if "Nothing to be done" not in text:
             raise RuntimeError("snakemake finds something to do in a finished study")
-        found.append(seconds)
-    yield make_row(f"{large.stem} when there is nothing to do", "s", found, target="ours < 10")
+        idle.append(seconds)
+    yield make_row(f"{large.stem} when there is nothing to do", "s", idle, target="ours < 10")
 
 
 def jobs_and_models(text: str) -> tuple[int, int]:
@@ -93,34 +117,3 @@ def fake_finished(checkout: Path, large: Path) -> None:
         else:
             path.mkdir(parents=True, exist_ok=True)
     snakemake(checkout, "--touch", "--quiet", "all", overlays=[large])
-
-
-def _growth_rows(checkout: Path, rounds: int, times: Sequence[int]) -> Iterator[Row]:
-    """Seconds by number of models, each a pair of tasks that is trained and attacked alike."""
-    overlays = {factor: write_pairs(checkout, factor) for factor in times}
-    found: dict[int, list[float]] = {factor: [] for factor in times}
-    for _ in range(rounds):
-        for factor, overlay in overlays.items():
-            found[factor].append(snakemake(checkout, "--dry-run", "--quiet", "rules", overlays=[LARGE, overlay])[0])
-    small = times[0]
-    for factor in times[1:]:
-        yield make_row(
-            f"dry run of {55 * factor} models against {55 * small}: growth", "s", found[small], found[factor],
-            peer_name=f"ours, {factor} times as many models", target=f"ratio <= {factor}",
-        )  # fmt: skip
-
-
-def write_pairs(checkout: Path, factor: int) -> Path:
-    """An overlay of 55 times `factor` models: pairs of eleven tasks on 1, 3 or 5 encoders; for 10, ordered pairs."""
-    encoders = ENCODERS[: min(factor, 5)]
-    pairs = {
-        "encoders": encoders,
-        "tasks": None,
-        "sizes": [2],
-        **({"ordered": True, "weights": "lambda"} if factor == 10 else {}),
-    }
-    others = ("combinations", "encoders", "weighted", "early", "single", "single-encoders", "single-early", "five")
-    plan = {**dict.fromkeys(others), "weighted" if factor == 10 else "combinations": pairs}
-    path = checkout / f"pairs-{factor}.yaml"
-    path.write_text(yaml.safe_dump({"study": {"name": f"pairs-{factor}"}, "plan": plan, "chains": []}))
-    return path
