@@ -116,3 +116,28 @@ def test_a_program_run_by_hand_needs_no_lock(study, monkeypatch):
         monkeypatch.setenv(locks.RUN_VARIABLE, value)
         with locks.working():
             assert not study.parent.exists()
+
+
+# Dies in the middle of saying who it is: before what it wrote gets its name.
+DIE_WHILE_TELLING = """
+import os, signal, sys
+from pathlib import Path
+from headstrong import locks
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[1:]:
+    locks.hold_study(Path(sys.argv[1]))
+with locks.working():
+    pass
+"""
+
+
+def test_who_is_killed_while_it_says_who_it_is_leaves_nothing_for_ever(study):
+    process, _ = start(DIE_WHILE_TELLING, study)
+    assert process.wait() == -signal.SIGKILL
+    first, said = start(HOLD, study)
+    assert said == "held"
+    job, _ = start(DIE_WHILE_TELLING, HEADSTRONG_RUN=f"{study}:{locks.holder(study)['run']}")
+    assert job.wait() == -signal.SIGKILL
+    first.communicate()
+    assert first.returncode == 0
+    assert sorted(path.name for path in study.parent.iterdir()) == ["quick.lock", "quick.lock.holder.json"]

@@ -161,7 +161,7 @@ def _acquired(path: Path, patience: float) -> BaseFileLock | None:
 
 
 def _remove(path: Path) -> None:
-    for file in (_told(path), path):
+    for file in (_partial(path), _told(path), path):
         file.unlink(missing_ok=True)
 
 
@@ -173,8 +173,13 @@ def _told(path: Path) -> Path:
     return path.with_name(f"{path.name}.holder.json")
 
 
+def _partial(path: Path) -> Path:
+    """What is being told: one name, as only the holder of a lock tells, so that the next one finds what a kill left."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def _tell(path: Path, told: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = _partial(path)
     partial.write_text(json.dumps(told), encoding="utf-8")
     os.replace(partial, _told(path))
 

@@ -245,7 +245,9 @@ def read_hdf5(folder: Path) -> int:
 def check_same(folder: Path, expected: dict[str, bytes]) -> None:
     """The study in this folder has the results expected, and nothing is left of what disturbed it."""
     found = results(folder)
-    assert sorted(found) == sorted(expected)
-    assert [name for name in expected if found[name] != expected[name]] == []
+    assert sorted(found) == sorted(expected), sorted(found.keys() ^ expected.keys())
+    different = [name for name in expected if found[name] != expected[name]]
+    assert different == [], different
     assert read_hdf5(folder) == len([name for name in expected if name.endswith(".h5")])
-    assert strays(folder) == []
+    left = strays(folder)
+    assert left == [], left
