@@ -127,13 +127,14 @@ def _arcface(recall: dict[str, dict[Case, float]], accuracy: dict[str, dict[Case
         case: (recall["ArcFace"][case] - base) / (recall["CAMRI"][case] - base) for case, base in recall["CE"].items()
     }
     low, high = min(share, key=lambda c: share[c]), max(share, key=lambda c: share[c])
+    middle = float(np.median(list(share.values())))
     yield Finding(
         "camri-arcface-share",
         CAMRI,
         TABLE,
         "The gain comes from giving the margin to the important class alone.",
-        f"a margin for all classes (ArcFace) brings {100 * float(np.median(list(share.values()))):.0f} % of CAMRI's "
-        f"gain in the middle, from {100 * share[low]:.0f} % ({_name(low)}) to {100 * share[high]:.0f} % ({_name(high)})",
+        f"a margin for all classes (ArcFace) brings {100 * middle:.0f} % of CAMRI's gain in the middle, "
+        f"from {100 * share[low]:.0f} % ({_name(low)}) to {100 * share[high]:.0f} % ({_name(high)})",
         "the margin of the important class",
         OPEN,
         "(ArcFace - CE) / (CAMRI - CE) in recall, median of nine cases; spreads over trials are not printed",

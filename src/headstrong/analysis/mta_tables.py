@@ -183,7 +183,7 @@ def _average_said(table: str, epsilon: float, method: str, metric: str, values: 
     if method == CLEAN:
         return math.nan, ""
     mean = sum(values) / len(values)
-    number = _published_averages()[table, epsilon, ROWS[method], metric]
+    number = _published_averages().get((table, epsilon, ROWS[method], metric), math.nan)
     wrong = abs(number - mean) > AVERAGE_ROUNDING
     return number, f"misprint in the paper: the mean of its row is {mean:.2f}" if wrong else ""
 
