@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add(commands, "schema", schema, "the JSON schema of config.yaml")
     text = "what this machine can run, and what will be used of it"
     commands.add_parser("doctor", help=text, description=text).set_defaults(function=doctor)
+    _add_audit(commands)
     _add_fetch(commands)
     _add_verify(commands)
     _add_provenance(commands)
@@ -43,6 +45,14 @@ def _add(commands: argparse._SubParsersAction, name: str, function: object, text
         )
     parser.set_defaults(function=function)
     return parser
+
+
+def _add_audit(commands: argparse._SubParsersAction) -> None:
+    text = "the papers' printed numbers checked against themselves, and what their open choices change in our runs"
+    parser = commands.add_parser("audit", help=text, description=f"{text[0].upper()}{text[1:]} (docs/audit.md).")
+    parser.add_argument("--format", default="table", metavar="FORMAT", help="table (default), csv or md")
+    parser.add_argument("--page", action="store_true", help="the page docs/audit.md instead")
+    parser.set_defaults(function=audit)
 
 
 def _add_fetch(commands: argparse._SubParsersAction) -> None:
@@ -140,6 +150,28 @@ def doctor(_: argparse.Namespace) -> None:
     _show_any_name()
     for line in report():
         print(line, flush=True)
+
+
+def audit(arguments: argparse.Namespace) -> None:
+    """Print the audit of the published numbers."""
+    from headstrong.errors import ConfigError
+
+    if arguments.format not in ("table", "csv", "md"):
+        raise ConfigError(f"--format {arguments.format}: expected table, csv or md")
+    from headstrong.analysis import audit_text
+    from headstrong.analysis.audit import findings
+
+    found = findings()
+    if arguments.page:
+        text = audit_text.page(found)
+    elif arguments.format == "csv":
+        text = audit_text.as_csv(found)
+    elif arguments.format == "md":
+        text = audit_text.as_markdown(found)
+    else:
+        text = audit_text.as_table(found, shutil.get_terminal_size((100, 24)).columns)
+    _show_any_name()
+    print(text, end="")
 
 
 def fetch(arguments: argparse.Namespace) -> None:
