@@ -113,7 +113,7 @@ def _plain_loss(letter: str, output: Tensor, target: Tensor, valid: Tensor) -> T
 def our_loop(scene: Scene) -> Callable[[], object]:
     """One step as `headstrong.training` makes it, with the next batch of the cache."""
     job, model = scene.job, use_channels_last(_network(scene))
-    optimizer = torch.optim.Adam(model.parameters(), lr=job.learning_rate, foreach=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=job.learning_rate, fused=True)
     batches = Batches(scene.train_file, scene.tasks, "cpu")
     parts = cycle(torch.randperm(batches.count).split(scene.batch)[: batches.count // scene.batch])
     return lambda: train_step(job, model, optimizer, batches.get(next(parts)), None)

@@ -132,10 +132,11 @@ def test_two_steps_are_those_of_a_plain_loop(classes, optimizer):
     network = load_classifier(classes.victim).requires_grad_(False)
     parts = [network.backbone.layer2, network.backbone.layer3, network.backbone.layer4]
     parameters = [parameter for part in parts for parameter in part.train().requires_grad_(True).parameters()]
+    # The same kernels: Adam's first steps have the size of the rate whatever that of the gradient, rounding and all.
     plain = (
-        torch.optim.Adam(parameters, lr=0.01, weight_decay=0.1)
+        torch.optim.Adam(parameters, lr=0.01, weight_decay=0.1, fused=True)
         if optimizer == "adam"
-        else torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=0.1)
+        else torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=0.1, fused=True)
     )
     batches = PictureBatches(classes.train, list(runs.CLASSES), "cpu")
     for number in range(2):

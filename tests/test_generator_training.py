@@ -102,7 +102,7 @@ def test_a_targeted_generator_leads_to_its_class(classes, tmp_path):
 
 @pytest.mark.parametrize(("method", "mode"), [("gap", "universal"), ("mta", "instance")])
 def test_every_dense_task_loses_to_its_own_perturbation(method, mode, dense, tmp_path):
-    job = dense_job(method=method, mode=mode, **STRONG)
+    job = dense_job(method=method, mode=mode, **{**STRONG, "epochs": 20})
     generators, _, size = load_generators(run(tmp_path, job, dense))
     for task, victim in open_victims("dense", "", *dense, "cpu").items():
         rows = range(victim.count)

@@ -80,7 +80,7 @@ def dense_victims(folder: Path) -> Files:
     data = evaluation_runs.write_data(folder / "train.h5", 16, 0)
     job = training_runs.job_with(
         encoder="segnet", tasks="sdn", weights=(1.0, 1.0, 1.0), depth="metres", normals="cosine", epochs=40,
-        batch_size=8, learning_rate=5e-3, output_start="mean", loss_pixels="valid", class_weights="prior",
+        batch_size=8, learning_rate=2e-3, output_start="mean", loss_pixels="valid", class_weights="prior",
     )  # fmt: skip
     weights = training_runs.run(folder, job, data)
     return dict.fromkeys("sdn", weights), dict.fromkeys("sdn", data)

@@ -247,9 +247,9 @@ def optimizer_for(job: ClassifierJob, model: nn.Module) -> torch.optim.Optimizer
     """Adam with torch's betas, or SGD with momentum."""
     parameters = list(model.parameters())
     if job.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=job.learning_rate, weight_decay=job.weight_decay, foreach=True)
+        return torch.optim.Adam(parameters, lr=job.learning_rate, weight_decay=job.weight_decay, fused=True)
     return torch.optim.SGD(
-        parameters, lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay, foreach=True
+        parameters, lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay, fused=True
     )
 
 

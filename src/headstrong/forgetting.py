@@ -211,7 +211,7 @@ class Forgetting:
         job = self.job
         # All weights: those that do not learn have no gradient, and stay.
         parameters = list(self.network.parameters())
-        how: Any = {"lr": job.learning_rate, "weight_decay": job.weight_decay, "foreach": True}
+        how: Any = {"lr": job.learning_rate, "weight_decay": job.weight_decay, "fused": True}
         if job.optimizer == "adam":
             return torch.optim.Adam(parameters, **how)
         return torch.optim.SGD(parameters, momentum=job.momentum, **how)

@@ -136,7 +136,7 @@ class _Trainer:
         self.weights = TaskWeights(len(job.tasks), job.weights).to(device)
         self.model = nn.ModuleDict({"generators": self.generators, "weights": self.weights})
         self.optimizer = torch.optim.Adam(
-            list(self.model.parameters()), lr=job.learning_rate, betas=(job.beta1, 0.999), foreach=True
+            list(self.model.parameters()), lr=job.learning_rate, betas=(job.beta1, 0.999), fused=True
         )
         steps = max(max(1, victim.count // job.batch_size) for victim in victims.values())
         self.run = Run(

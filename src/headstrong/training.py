@@ -172,9 +172,9 @@ def optimizer_for(job: TrainingJob, model: MultiTaskModel) -> torch.optim.Optimi
     """Adam (torch's betas, as released) or SGD with momentum (as published)."""
     parameters = list(model.parameters())
     if job.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=job.learning_rate, weight_decay=job.weight_decay, foreach=True)
+        return torch.optim.Adam(parameters, lr=job.learning_rate, weight_decay=job.weight_decay, fused=True)
     return torch.optim.SGD(
-        parameters, lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay, foreach=True
+        parameters, lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay, fused=True
     )
 
 
