@@ -1,4 +1,4 @@
-"""Evidence on the claims about attacks on hidden tasks (CF, CF-delta) and about losses for important classes (CAMRI)."""
+"""Evidence on the claims about attacks on hidden tasks (CF, CF-delta) and losses for important classes (CAMRI)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from headstrong.analysis import claims_stats
-from headstrong.analysis.claims_rules import Evidence, Lacking, Tables
+from headstrong.analysis.claims_rules import Evidence, LackingError, Tables
 
 STEALTH = 1.0  # weight of keeping visible predictions that is judged; where it was not run, the next above 0
 RADIUS = 8 / 255  # the largest radius judged
 SPARED = 3.0  # hidden damage over mean visible damage, at least, of an attack that spares the visible tasks
 BASE = "ce"
-_UNITS = {"classes": "points of accuracy", "dense": "percent of the error"}
 _SETTING = ["family", "loss", "important", "margin", "scale", "weight"]
 
 
@@ -34,7 +33,7 @@ def stronger_than_noise(study: Tables, objective: str) -> Evidence:
         suffixes=("", "_noise"),
     )
     if both.empty:
-        raise Lacking("no noise of the same size")
+        raise LackingError("no noise of the same size")
     error = np.hypot(both["error"], both["damage_error_noise"])
     return _over_turns(both.assign(value=both["value"] - both["damage_noise"], error=error), study)
 
@@ -58,21 +57,20 @@ def _turns(study: Tables, objective: str) -> pd.DataFrame:
 
 
 def _chosen(study: Tables, objective: str) -> pd.DataFrame:
-    """The attack judged in every family of one kind: classifiers, as in the paper, else dense models.
+    """The attack judged in every family of classifiers; the paper says nothing of dense models.
 
     Of an attacker with the visible heads: the largest radius up to RADIUS, the stealth nearest to STEALTH above 0 (0
     where no other was run), the most steps. Nothing is chosen by its result.
     """
     rows = study("hidden")
-    kind = "classes" if rows["kind"].eq("classes").any() else "dense"
     rows = rows.loc[
-        rows["kind"].eq(kind)
+        rows["kind"].eq("classes")
         & rows["objective"].eq(objective)
         & rows["access"].eq("heads")
         & rows["epsilon"].le(RADIUS + 1e-9)
     ]
     if rows.empty:
-        raise Lacking(f"no {objective} with the visible heads up to radius 8/255")
+        raise LackingError(f"no {objective} on classifiers, with the visible heads, up to radius 8/255")
     far = np.where(rows["stealth"] > 0, np.abs(np.log(rows["stealth"].where(rows["stealth"] > 0, 1))), np.inf)
     rows = rows.assign(far=far, less=-rows["epsilon"], fewer=-rows["steps"])
     parts = []
@@ -83,9 +81,11 @@ def _chosen(study: Tables, objective: str) -> pd.DataFrame:
 
 
 def _over_turns(rows: pd.DataFrame, study: Tables) -> Evidence:
-    rows = rows.assign(group=rows["family"] + " " + rows["hidden"], model=rows["family"], data=rows["dataset"])
-    found = claims_stats.mean_of(rows, seed=study.seed, draws=study.draws)
-    return Evidence(**{**vars(found), "unit": _UNITS[str(rows["kind"].iloc[0])]})
+    """The mean over turns. The same task hidden in several families, which differ in a switch, is resampled, and
+    counted, as one."""
+    group = rows["dataset"] + " " + rows["hidden"]
+    rows = rows.assign(group=group, model=rows["family"])
+    return claims_stats.mean_of(rows, seed=study.seed, draws=study.draws, units=group.nunique())
 
 
 def gain_over_base(study: Tables, column: str) -> Evidence:
@@ -118,9 +118,9 @@ def _paired(study: Tables, loss: str, other: str, number: Callable[[pd.DataFrame
     key = ["family", "dataset", "important", "trial"]
     both = parts[0].merge(parts[1][[*key, "value"]], on=key, suffixes=("", "_other"))
     if both.empty:
-        raise Lacking(f"no {loss} beside {other}")
+        raise LackingError(f"no {loss} beside {other}")
     unit = both["family"] + " " + both["important"] + " " + both["trial"].astype(str)
-    both = both.assign(value=both["value"] - both["value_other"], group=unit, model=unit, data=both["dataset"])
+    both = both.assign(value=both["value"] - both["value_other"], group=unit, model=unit)
     both = both.rename(columns={"pictures": "n"})
     return claims_stats.mean_of(both.replace([np.inf, -np.inf], np.nan), seed=study.seed, draws=study.draws)
 
@@ -134,7 +134,7 @@ def _setting(study: Tables, loss: str) -> pd.DataFrame:
     settings = study("importance_settings")
     settings = settings.loc[settings["loss"].eq(loss) & settings["split"].eq("validation")]
     if settings.empty:
-        raise Lacking(f"no setting of {loss} measured on validation pictures")
+        raise LackingError(f"no setting of {loss} measured on validation pictures")
     rows = study("importance")
     rows = rows.loc[rows["split"].eq("test")]
     parts = []

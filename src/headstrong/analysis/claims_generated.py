@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from headstrong.analysis import claims_stats
-from headstrong.analysis.claims_rules import Evidence, Lacking, Tables
+from headstrong.analysis.claims_rules import Evidence, LackingError, Tables
 from headstrong.analysis.generated import REACH, UNTARGETED, harm
 
 THREAT = ["model", "stepper", "norm", "epsilon", "steps"]
@@ -31,7 +31,7 @@ def stronger_balancer(study: Tables, own: str, other: str, *, adversarial: bool)
     both = mine.merge(rivals[[*THREAT, "relative_performance", "standard_error"]], on=THREAT, suffixes=("", "_other"))
     if both.empty:
         trained = "adversarially" if adversarial else "on clean images"
-        raise Lacking(f"no {own} beside {other} on models trained {trained}")
+        raise LackingError(f"no {own} beside {other} on models trained {trained}")
     value = both["relative_performance_other"] - both["relative_performance"]
     error = np.hypot(both["standard_error"], both["standard_error_other"])
     if other == "total":
@@ -42,11 +42,12 @@ def stronger_balancer(study: Tables, own: str, other: str, *, adversarial: bool)
 
 def sharing_and_transfer(study: Tables) -> Evidence:
     """How many points of relative performance more an attack on one task costs another, all levels shared, than with
-    none: slope over the share of levels, for each encoder, attack and pair of tasks. Branched networks, clean training."""
+    none: slope over the share of levels, for each encoder, attack and pair of tasks. Branched networks, clean
+    training."""
     rows = study.under_protocol("transfer")
     rows = rows.loc[rows["layout"].ne("") & rows["adversarial"].eq("")]
     if rows.empty:
-        raise Lacking("no branched networks")
+        raise LackingError("no branched networks")
     stratum = rows[["encoder", "attack", "measured"]].agg(" ".join, axis=1)
     rows = rows.assign(
         value=-100 * rows["relative_performance"],
@@ -80,7 +81,7 @@ def transfer_over_noise(study: Tables) -> Evidence:
     rows = rows.loc[~rows["metric"].isin(("fooling_ratio", "target_accuracy", REACH))]
     mta = rows.loc[rows["method"].eq("mta") & rows["goal"].eq(UNTARGETED) & rows["victim"].ne(rows["trained_on"])]
     if mta.empty:
-        raise Lacking("no victims but those trained against")
+        raise LackingError("no victims but those trained against")
     clean = rows.loc[rows["method"].eq("clean"), ["family", "victim", "task", "metric", "value"]]
     noise = rows.loc[rows["method"].eq("noise"), [*_PLACE, "value", "standard_error"]]
     both = mta.merge(noise, on=_PLACE, suffixes=("", "_noise"))
@@ -115,12 +116,12 @@ def _generated(study: Tables, *, classes: bool) -> pd.DataFrame:
 
 
 def _by_task(rows: pd.DataFrame, study: Tables) -> Evidence:
-    """The mean over measures; tasks of a family, whose measures go together, are resampled, and counted, whole."""
+    """The mean over measures. A task, whose numbers in all families go together, is resampled as one; what is counted
+    is perturbations of a task."""
     if rows.empty:
-        raise Lacking("nothing to compare with")
-    task = rows["family"] + " " + rows["task"]
+        raise LackingError("nothing to compare with")
     situations = rows[["family", "mode", "goal", "norm", "task"]].assign(epsilon=rows["epsilon"]).drop_duplicates()
-    rows = rows.assign(group=task, model=rows["generator"])
+    rows = rows.assign(group=rows["task"], model=rows["generator"])
     return claims_stats.mean_of(rows, seed=study.seed, draws=study.draws, units=len(situations))
 
 
@@ -136,16 +137,18 @@ def cost_ratio(study: Tables, what: str) -> Evidence:
     mta, gap = (rows.loc[rows["method"].eq(name)] for name in ("mta", "gap"))
     both = mta.merge(gap, on=key, suffixes=("", "_gap"))
     if both.empty:
-        raise Lacking("no cost of MTA beside GAP's")
+        raise LackingError("no cost of MTA beside GAP's")
     if what == "parameters":
         ratios = np.log((both["parameters"] / both["parameters_gap"]).to_numpy(float))
-        return Evidence(*map(_percent, (ratios.mean(), ratios.min(), ratios.max())), len(both), 2 * len(both))
+        ends = (_percent(float(number)) for number in (ratios.mean(), ratios.min(), ratios.max()))
+        return Evidence(*ends, units=len(both), models=2 * len(both))
     effect = np.log(both["median_ms"] / both["median_ms_gap"]).mean()
     low = np.log(both["low_ms"] / both["high_ms_gap"]).mean()
     high = np.log(both["high_ms"] / both["low_ms_gap"]).mean()
     rounds = int(min(both["rounds"].min(), both["rounds_gap"].min()))
-    return Evidence(*map(_percent, (effect, low, high)), rounds, 2 * len(both))
+    ends = (_percent(float(number)) for number in (effect, low, high))
+    return Evidence(*ends, units=rounds, models=2 * len(both))
 
 
 def _percent(logarithm: float) -> float:
-    return 100 * math.expm1(float(logarithm))
+    return 100 * math.expm1(logarithm)

@@ -125,69 +125,71 @@ _G = (
 
 def _hidden(number: int, objective: str, name: str) -> tuple[Claim, ...]:
     attack = f"{name} by an attacker with the visible heads"
-    shared = {"columns": _HIDDEN, "published": _HIDDEN_TASKS, "unit": "points", "of": "turns", "fewest": 3}
+    shared = partial(
+        Claim, published=_HIDDEN_TASKS, columns=_HIDDEN, unit="points", side="above", fewest=3, of="hidden tasks"
+    )
     return (
-        Claim(
+        shared(
             id=f"H{number}",
             statement=f"{name} breaks a task that the attacker cannot see: it loses more than ten points.",
             measure=f"damage of the hidden task under {attack}",
             evidence=partial(classes.hidden_falls, objective=objective),
-            side="above", threshold=10.0, **shared,
+            threshold=10.0,
         ),
-        Claim(
+        shared(
             id=f"H{number + 1}",
             statement=f"{name} spares the visible tasks: they lose less than a third of what the hidden one loses.",
             measure=f"damage of the hidden task minus three times the mean damage of the visible, under {attack}",
             evidence=partial(classes.visible_stay, objective=objective),
-            side="above", threshold=0.0, **shared,
+            threshold=0.0,
         ),
-        Claim(
+        shared(
             id=f"H{number + 2}",
             statement=f"{name} harms the hidden task more than noise of the same size.",
             measure=f"damage of the hidden task under {attack} minus that under noise",
             evidence=partial(classes.stronger_than_noise, objective=objective),
-            side="above", threshold=0.0, **shared,
+            threshold=0.0,
         ),
     )  # fmt: skip
 
 
-_C_DATA = {"fewest": 15, "of": "trials"}
+_favouring = partial(Claim, fewest=15, of="trials")
 _C = (
-    Claim(
+    _favouring(
         id="C1",
         statement="CAMRI raises the recall of the important class over the cross entropy.",
         published="poster Table 1: in 9 of 9 settings, by 0.6 to 9.3 points",
         measure="recall of the important classes under CAMRI minus the cross entropy's, test pictures",
         columns=_IMPORTANCE,
         evidence=partial(classes.gain_over_base, column="recall"),
-        unit="points", side="above", threshold=0.0, **_C_DATA,
+        unit="points", side="above", threshold=0.0,
     ),
-    Claim(
+    _favouring(
         id="C2",
         statement="CAMRI keeps the accuracy over all classes, within one point.",
         published="poster Table 1: accuracy at least the cross entropy's in 9 of 9 settings",
         measure="accuracy under CAMRI minus the cross entropy's, test pictures",
         columns=_IMPORTANCE,
         evidence=partial(classes.gain_over_base, column="accuracy"),
-        unit="points", side="above", threshold=-1.0, **_C_DATA,
+        unit="points", side="above", threshold=-1.0,
     ),
-    Claim(
+    _favouring(
         id="C3",
         statement="The margin makes the angles of the important class vary less relative to those of the others.",
         published="abstract and Figure 3 of the poster; no variances printed",
         measure="variance of angles, important over other classes, CAMRI relative to the loss without a margin",
         columns=_ANGLES,
         evidence=classes.tighter_angles,
-        unit="%", side="below", threshold=0.0, **_C_DATA,
+        unit="%", side="below", threshold=0.0,
     ),
-    Claim(
+    _favouring(
         id="C4",
         statement="A margin for the important class alone raises its recall more than one for all classes (ArcFace).",
         published="poster Table 1: in 9 of 9 settings",
         measure="recall of the important classes under CAMRI minus ArcFace's, test pictures",
         columns=_IMPORTANCE,
         evidence=partial(classes.gain_over, other="arcface"),
-        unit="points", side="above", threshold=0.0, **_C_DATA,
+        unit="points", side="above", threshold=0.0,
     ),
 )  # fmt: skip
 

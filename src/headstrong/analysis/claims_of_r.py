@@ -21,7 +21,7 @@ _UNRELIABLE = 10.0
 CLAIMS = (
     Claim(
         id="R1",
-        statement="In L-infinity balls, auxiliary tasks do not reliably protect the main task when it alone is attacked.",
+        statement="In L-infinity balls, auxiliary tasks do not reliably protect a main task that is attacked alone.",
         published="RQ1; supplement Table 2: 9 of 20 ResNet18 pairs are more vulnerable than their main task alone",
         measure=f"{_SHARE}, the main task attacked by PGD",
         columns=_CELLS,
@@ -30,7 +30,7 @@ CLAIMS = (
     ),
     Claim(
         id="R2",
-        statement="In L-infinity balls, auxiliary tasks do not reliably protect the main task when all are attacked.",
+        statement="In L-infinity balls, auxiliary tasks do not reliably protect a main task where all are attacked.",
         published="RQ1; supplement Table 2: 4 of 20 ResNet18 pairs are more vulnerable than their main task alone",
         measure=f"{_SHARE}, all tasks attacked by PGD",
         columns=_CELLS,
@@ -132,7 +132,7 @@ CLAIMS = (
     Claim(
         id="R13",
         statement="Segmentation adds more to the vulnerability of a model than any other task.",
-        published="RQ2, Figure 1: \"task s appears to be the main factor\"; its loss is on a larger scale than the others",
+        published="RQ2, Figure 1: \"task s appears to be the main factor\"; its loss is on the largest scale",
         measure="share of attacked sets with s in which s has the largest marginal vulnerability",
         columns=_MARGINAL,
         evidence=found.segmentation_adds_most,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from headstrong.analysis import claims_stats, tables
-from headstrong.analysis.claims_rules import Evidence, Lacking, Tables
+from headstrong.analysis.claims_rules import Evidence, LackingError, Tables
 from headstrong.analysis.tables import AttackChoice
 
 LEAST_STEPS = 50  # of an attack with many steps: supplement Figure 14 ends there
@@ -40,7 +40,7 @@ def more_vulnerable_at_radii(study: Tables) -> Evidence:
     most = rows.groupby("epsilon")["steps"].transform("max")
     found = _by_threat(study, rows.loc[rows["steps"].eq(most)])
     if found["epsilon"].nunique() < 2:
-        raise Lacking("models with and without auxiliary tasks under fewer than two radii above 4/255")
+        raise LackingError("models with and without auxiliary tasks under fewer than two radii above 4/255")
     return _share(found, study)
 
 
@@ -118,11 +118,11 @@ def surrogate(study: Tables, name: str, scope: str, proxy: str, target: str) -> 
         & rows["target"].str.endswith(target)
     ]
     if rows.empty:
-        raise Lacking(f"no models for the surrogate {name}")
+        raise LackingError(f"no models for the surrogate {name}")
     own = rows.loc[rows["proxy"].str.startswith(proxy)]
     row = (own if len(own) else rows).sort_values("n", ascending=False, kind="stable").iloc[0]
     if math.isnan(row["value"]):
-        raise Lacking(str(row["note"]))
+        raise LackingError(str(row["note"]))
     cells = int(row["n"])
     return Evidence(float(row["value"]), float(row["low"]), float(row["high"]), cells, cells)
 
@@ -195,7 +195,7 @@ def against_alone(cells: pd.DataFrame, quantity: str) -> pd.DataFrame:
     several = full.loc[full["size"].ge(2)]
     both = several.merge(alone, on=["encoder", "main"], suffixes=("", "_other"))
     if both.empty:
-        raise Lacking("no models with auxiliary tasks beside the main task alone")
+        raise LackingError("no models with auxiliary tasks beside the main task alone")
     return _differences(both, "value").assign(group=both["encoder"] + " " + both["main"])
 
 
@@ -221,7 +221,7 @@ def _by_threat(study: Tables, rows: pd.DataFrame) -> pd.DataFrame:
         if cells["size"].ge(2).any() and cells["size"].eq(1).any():
             found.append(against_alone(cells, "single").assign(epsilon=float(epsilon)))
     if not found:
-        raise Lacking("no such attack on models both with and without auxiliary tasks")
+        raise LackingError("no such attack on models both with and without auxiliary tasks")
     return pd.concat(found, ignore_index=True)
 
 

@@ -29,7 +29,7 @@ REPRODUCED, CONTRADICTED, NOT_DECIDABLE = "reproduced", "contradicted", "not dec
 Side = Literal["above", "at least", "below"]
 
 
-class Lacking(Exception):
+class LackingError(Exception):
     """A study has nothing for a claim; the text says what is not there, in a few words."""
 
 
@@ -48,23 +48,23 @@ class Tables:
     _read: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def __call__(self, name: str) -> pd.DataFrame:
-        """One table. Raises Lacking where the study has none of that name, or one without rows."""
+        """One table. Raises LackingError where the study has none of that name, or one without rows."""
         if name not in self.paths:
-            raise Lacking(f"no {name}.csv")
+            raise LackingError(f"no {name}.csv")
         if name not in self._read:
             self._read[name] = read_table(self.paths[name])
         if self._read[name].empty:
-            raise Lacking(f"{name}.csv has no rows")
+            raise LackingError(f"{name}.csv has no rows")
         return self._read[name]
 
     def plan(self) -> pd.DataFrame:
-        """plan.csv. Raises Lacking where the study has none."""
+        """plan.csv. Raises LackingError where the study has none."""
         if self.plan_path is None:
-            raise Lacking("no plan.csv")
+            raise LackingError("no plan.csv")
         return read_plan(self.plan_path)
 
     def under_protocol(self, name: str) -> pd.DataFrame:
-        """A table of models, without those that have switches of their own. Raises Lacking."""
+        """A table of models, without those that have switches of their own. Raises LackingError."""
         plan = self.plan()
         own = plan.loc[plan["switches"].ne(""), "id"]
         rows = self(name)
@@ -76,8 +76,7 @@ class Evidence:
     """What a study has on one claim, in the claim's unit.
 
     low, high: the 95 % interval of effect. units: how much of what the claim counts its least data in. models: trained
-    networks behind it. images: the fewest images behind any number. data: the data sets, where the table names them.
-    unit: where it is not the claim's own.
+    networks behind it. images: the fewest images behind any number.
     """
 
     effect: float
@@ -86,8 +85,6 @@ class Evidence:
     units: int
     models: int
     images: int | None = None
-    data: str = ""
-    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Claim:
     """One claim of one paper. statement: in our words. published: the evidence as printed, with its place.
 
     measure: the effect in words. columns: by table, what carries it. evidence: makes it from the tables of a study,
-    raises Lacking. side, threshold: where the effect lies if the claim holds. fewest, of: the least number of what.
+    raises LackingError. side, threshold: where the effect lies if the claim holds. fewest, of: the least number of what.
     """
 
     id: str
@@ -123,9 +120,9 @@ class Claim:
 
 def verdict(claim: Claim, found: Evidence) -> tuple[str, str]:
     """The verdict on a claim, and why in a few words with the scale of the evidence."""
-    scale = f"{found.units} {claim.of}"
     if found.units < claim.fewest:
-        return NOT_DECIDABLE, f"{scale}, {claim.fewest} are needed"
+        return NOT_DECIDABLE, f"{found.units} of the {claim.fewest} {claim.of} needed"
+    scale = f"{found.units} {claim.of}"
     if found.images is not None:
         scale += f", {found.images} images"
     limit = amount(claim.threshold, claim.unit)

@@ -4,8 +4,8 @@ A frame of rows has value; error, the standard error over images (0 where there 
 a main task, a model, a trial; model, the trained network; n, the number of images, where it is known.
 
 Two things are uncertain. Groups are resampled whole: a seeded bootstrap, whose deviations are stretched by
-sqrt(k / (k - 1)) for k groups, as the variance of few has it. And the rows of one study are measured on the same images,
-so their errors may go together; every draw moves all rows by the same number of standard errors, which is the widest
+sqrt(k / (k - 1)) for k groups, as the variance of few has it. And the rows of one study are measured on the same images:
+their errors may go together; every draw moves all rows by the same number of standard errors, which is the widest
 that the error of a mean can be, whatever the correlation. No interval is narrower than the data allow.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from headstrong.analysis.claims_rules import Evidence, Lacking
+from headstrong.analysis.claims_rules import Evidence, LackingError
 from headstrong.analysis.stats import Array, resamples
 
 CLEARLY = 1.959963984540054  # standard errors on either side of 95 %
@@ -91,7 +91,7 @@ def rank_correlation(rows: pd.DataFrame, *, seed: int, draws: int) -> Evidence:
 def slope_within(rows: pd.DataFrame, *, seed: int, draws: int, units: int) -> Evidence:
     """Slope of value over column x, each stratum with a mean of its own (column stratum); models (group) resampled.
 
-    Raises Lacking where x does not vary within any stratum.
+    Raises LackingError where x does not vary within any stratum.
     """
     rows = _counted(rows)
     codes, groups = _codes(rows)
@@ -104,7 +104,7 @@ def slope_within(rows: pd.DataFrame, *, seed: int, draws: int, units: int) -> Ev
     spread = (weights @ (x * x) - sx * sx / size).sum(axis=1)
     both = (weights @ (x * y) - sx * sy / size).sum(axis=1)
     if spread[0] <= 1e-9:
-        raise Lacking("no two models that differ in what they share")
+        raise LackingError("no two models that differ in what they share")
     drawn = both[1:][spread[1:] > 1e-9] / spread[1:][spread[1:] > 1e-9]
     slope = both[0] / spread[0]
     centred = np.abs(x - sx[0] / size[0]) * ones
@@ -117,7 +117,7 @@ def slope_within(rows: pd.DataFrame, *, seed: int, draws: int, units: int) -> Ev
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.loc[rows["value"].notna()]
     if rows.empty:
-        raise Lacking("no number to compare")
+        raise LackingError("no number to compare")
     return rows
 
 
@@ -166,7 +166,6 @@ def _spearman(x: Array, y: Array) -> float:
 
 
 def _evidence(rows: pd.DataFrame, effect: float, low: float, high: float, units: int | None) -> Evidence:
-    data = ", ".join(dict.fromkeys(rows["data"])) if "data" in rows else ""
     return Evidence(
         effect,
         low,
@@ -174,5 +173,4 @@ def _evidence(rows: pd.DataFrame, effect: float, low: float, high: float, units:
         len(rows) if units is None else units,
         int(rows["model"].nunique()),
         int(rows["n"].min()) if "n" in rows else None,
-        data,
     )
