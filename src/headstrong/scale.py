@@ -13,7 +13,7 @@ EMBEDDED = frozenset(["rooms", "objects"])  # sources that are made here, not ph
 
 def in_words(config: Config) -> dict[str, str]:
     """By the letter of a system (R, B, G, H, C), switches, data, width and epochs of the study: "corrected; rooms
-    (embedded), 64x64, width 0.25, 6 epochs". Data are those the networks learn from; a letter without any is not there."""
+    (embedded), 64x64, width 0.25, 6 epochs". Data are those the networks learn from; a letter without is left out."""
     dense = [f"{_data(config.data.source, config.data.size)}, {_training(config.model.width, config.training.epochs)}"]
     generators, hidden = config.generator_families.values(), config.hidden_families.values()
     of_system = {

@@ -140,14 +140,14 @@ def cost_ratio(study: Tables, what: str) -> Evidence:
         raise LackingError("no cost of MTA beside GAP's")
     if what == "parameters":
         ratios = np.log((both["parameters"] / both["parameters_gap"]).to_numpy(float))
-        ends = (_percent(float(number)) for number in (ratios.mean(), ratios.min(), ratios.max()))
-        return Evidence(*ends, units=len(both), models=2 * len(both))
+        ends = [_percent(float(number)) for number in (ratios.mean(), ratios.min(), ratios.max())]
+        return Evidence(ends[0], ends[1], ends[2], units=len(both), models=2 * len(both))
     effect = np.log(both["median_ms"] / both["median_ms_gap"]).mean()
     low = np.log(both["low_ms"] / both["high_ms_gap"]).mean()
     high = np.log(both["high_ms"] / both["low_ms_gap"]).mean()
     rounds = int(min(both["rounds"].min(), both["rounds_gap"].min()))
-    ends = (_percent(float(number)) for number in (effect, low, high))
-    return Evidence(*ends, units=rounds, models=2 * len(both))
+    ends = [_percent(float(number)) for number in (effect, low, high)]
+    return Evidence(ends[0], ends[1], ends[2], units=rounds, models=2 * len(both))
 
 
 def _percent(logarithm: float) -> float:

@@ -92,7 +92,7 @@ class Claim:
     """One claim of one paper. statement: in our words. published: the evidence as printed, with its place.
 
     measure: the effect in words. columns: by table, what carries it. evidence: makes it from the tables of a study,
-    raises LackingError. side, threshold: where the effect lies if the claim holds. fewest, of: the least number of what.
+    raises LackingError. side, threshold: where the effect lies if it holds. fewest, of: the least number of what.
     """
 
     id: str

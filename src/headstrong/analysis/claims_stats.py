@@ -4,7 +4,7 @@ A frame of rows has value; error, the standard error over images (0 where there 
 a main task, a model, a trial; model, the trained network; n, the number of images, where it is known.
 
 Two things are uncertain. Groups are resampled whole: a seeded bootstrap, whose deviations are stretched by
-sqrt(k / (k - 1)) for k groups, as the variance of few has it. And the rows of one study are measured on the same images:
+sqrt(k / (k - 1)) for k groups, as the variance of few has it. And the rows of a study are measured on the same images:
 their errors may go together; every draw moves all rows by the same number of standard errors, which is the widest
 that the error of a mean can be, whatever the correlation. No interval is narrower than the data allow.
 """

@@ -102,11 +102,11 @@ def _paragraph(row: Row) -> str:
 
 _INTRODUCTION = f"""# Claims
 
-`python -m headstrong claims --format md` writes this page from what `src/headstrong/analysis/claims_of_*.py` declare; do
-not edit it by hand. `python -m headstrong claims results/quick` prints the verdicts of a study.
+`python -m headstrong claims --format md` writes this page from `src/headstrong/analysis/claims_of_*.py`, where they are
+declared; do not edit it by hand. `python -m headstrong claims results/quick` prints the verdicts of a study.
 
 The workflow judges {len(CLAIMS)} claims of the five papers by each study's own tables, into `tables/claims.csv` (rule
-`judge_claims`). A study has a row for every claim of the systems of which it has tables. A claim that it has no evidence
+`judge_claims`). A study has a row for every claim of the systems of which it has tables. One that it has no evidence
 on is "not decidable", and its row says what is lacking.
 
 Each claim names, before any result is seen, what is measured, on which side of which number the effect lies if it
@@ -122,8 +122,8 @@ nothing of the paper's own.
 Intervals come from a seeded bootstrap over what was drawn as one: models, main tasks, hidden tasks, trials. Errors over
 test images are added as if they went together in all rows, as the images are the same: this is the widest that they can
 be, so that no verdict rests on too few images. Shares count at their lower end what is clearly on that side, by 1.96
-standard errors, and at their upper end what is not clearly on the other, with Wilson's interval where that is wider. The
-trials of a loss are compared on the same pictures, whose error is not added. Where an interval is made in another way,
+standard errors, and at their upper end what is not clearly on the other, with Wilson's interval where that is wider.
+The trials of a loss are compared on the same pictures, whose error is not added. Where an interval is made in another way,
 the claim says so.
 
 Where two models are compared by relative task vulnerability v, the number is the ratio of 1 + v: by how much the attack
