@@ -232,6 +232,7 @@ rule judge_claims:
     input:
         tables=MEASURED,
         plan=f"{RESULTS}/plan.csv" if PLAN.models else [],
+        evaluations=EVALUATIONS,
     output:
         table=f"{RESULTS}/tables/claims.csv",
         record=f"{RESULTS}/tables/judge_claims.json",
@@ -245,7 +246,11 @@ rule judge_claims:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(30),
     params:
-        plan=f"--plan {RESULTS}/plan.csv" if PLAN.models else "",
+        models=(
+            f"--plan {RESULTS}/plan.csv --evaluations {RESULTS}/evaluations"
+            if PLAN.models
+            else ""
+        ),
         settings=settings_json(
             {
                 "bootstrap": STUDY.analysis.bootstrap,
@@ -255,5 +260,5 @@ rule judge_claims:
         ),
         code=code_digest("headstrong.analysis.claims"),
     shell:
-        "python scripts/judge_claims.py --tables {input.tables} {params.plan} --settings {params.settings:q}"
+        "python scripts/judge_claims.py --tables {input.tables} {params.models} --settings {params.settings:q}"
         " --output {output.table} > {log} 2>&1"

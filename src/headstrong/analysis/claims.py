@@ -37,6 +37,7 @@ NAME = "claims"
 def build_table(
     tables: Sequence[Path],
     plan: Path | None = None,
+    evaluations: Path | None = None,
     *,
     protocol: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -44,12 +45,13 @@ def build_table(
 ) -> pd.DataFrame:
     """claims.csv: a row per claim of every system that the study has a table of, columns COLUMNS, ordered as CLAIMS.
 
-    tables: files of tables, by whose names they are known. plan: plan.csv, None without one. protocol: by the letter of
+    tables: files of tables, by whose names they are known. plan: plan.csv, None without one. evaluations: the
+    folder of per-sample numbers of dense models, None to judge by tables alone. protocol: by the letter of
     a system, the switches, data and scale of the study in words. A claim that the study has no evidence on is not
     decidable, and its row says what is lacking. The same tables and seed, the same verdicts.
     Raises MissingDataError or BrokenFileError, naming the file, as reading a table does.
     """
-    study = Tables({path.stem: path for path in tables}, plan, draws, seed)
+    study = Tables({path.stem: path for path in tables}, plan, draws, seed, evaluations)
     rows = [_row(claim, study, protocol or {}) for claim in CLAIMS if _speaks_to(study, claim.system)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"models": "Int64"})
 
@@ -91,6 +93,8 @@ def of_folder(folder: Path) -> pd.DataFrame:
     tables = sorted((folder / "tables").glob("*.csv"))
     if not tables:
         raise MissingDataError(f"{folder}: no tables/*.csv to judge by; give the folder of a study, e.g. results/quick")
-    plan, config = folder / "plan.csv", folder / CONFIG_FILE
+    plan, config, evaluations = folder / "plan.csv", folder / CONFIG_FILE, folder / "evaluations"
     protocol = scale.in_words(load([config])) if config.is_file() else {}
-    return build_table(tables, plan if plan.is_file() else None, protocol=protocol)
+    return build_table(
+        tables, plan if plan.is_file() else None, evaluations if evaluations.is_dir() else None, protocol=protocol
+    )

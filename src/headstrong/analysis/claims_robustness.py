@@ -13,7 +13,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from headstrong.analysis import claims_stats, tables
+from headstrong.analysis import claims_samples, claims_stats, tables
 from headstrong.analysis.claims_rules import Evidence, LackingError, Tables
 from headstrong.analysis.tables import AttackChoice
 
@@ -30,7 +30,7 @@ def more_vulnerable(study: Tables, quantity: str, encoders: Collection[str] | No
     cells = study("cells")
     if encoders is not None:
         cells = cells.loc[cells["encoder"].isin(encoders)]
-    return _share(against_alone(cells, quantity), study)
+    return _share(against_alone(study, cells, quantity), study)
 
 
 def more_vulnerable_at_radii(study: Tables) -> Evidence:
@@ -60,8 +60,8 @@ def less_vulnerable_partner(study: Tables, attack: str) -> Evidence:
 
     attack: "pgd", the attack of cells.csv, or "apgd" of table_2.csv.
     """
-    found = against_alone(study("cells"), "single") if attack == "pgd" else against_alone(_table_2(study), "single")
-    return claims_stats.some_in_every(found.assign(value=-found["value"]), "group")
+    found = against_alone(study, study("cells") if attack == "pgd" else _table_2(study), "single")
+    return claims_stats.some_in_every(claims_stats.turned(found), "group")
 
 
 def _table_2(study: Tables) -> pd.DataFrame:
@@ -82,8 +82,8 @@ def weighted_against_uniform(study: Tables, attack: str) -> Evidence:
     rows = rows.loc[rows["main"].ne(rows["auxiliary"])]
     key = ["encoder", "main", "auxiliary"]
     parts = [rows.loc[rows["weighting"].eq(name), [*key, "model", "ours", "standard_error", "n"]] for name in WEIGHTS]
-    both = parts[0].merge(parts[1][[*key, "ours", "standard_error"]], on=key, suffixes=("", "_other"))
-    return _growth(_differences(both, "ours").assign(group=both["main"]), study)
+    both = parts[0].merge(parts[1][[*key, "model", "ours", "standard_error"]], on=key, suffixes=("", "_other"))
+    return _growth(_differences(study, both, "ours").assign(group=both["main"]), study)
 
 
 WEIGHTS = ("weighted", "uniform")
@@ -98,7 +98,8 @@ def adaptive_against_pgd(study: Tables, attack: str) -> Evidence:
     adaptive = study("table_2")
     adaptive = adaptive.loc[adaptive["attack"].eq(attack)]
     both = adaptive.merge(study("table_1")[[*key, "ours", "standard_error"]], on=key, suffixes=("", "_other"))
-    return _growth(_differences(both, "ours").assign(group=both["model"]), study)
+    both = both.assign(model_other=both["model"])
+    return _growth(_differences(study, both, "ours").assign(group=both["model"]), study)
 
 
 def surrogate(study: Tables, name: str, scope: str, proxy: str, target: str) -> Evidence:
@@ -187,23 +188,26 @@ def later_plateau(study: Tables) -> Evidence:
     return claims_stats.mean_of(pairs, seed=study.seed, draws=study.draws)
 
 
-def against_alone(cells: pd.DataFrame, quantity: str) -> pd.DataFrame:
+def against_alone(study: Tables, cells: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Rows of cells with auxiliary tasks: value, log of how much more the error is multiplied than without any."""
     full = tables.full_epochs(cells)
     full = full.loc[full["quantity"].eq(quantity)]
-    alone = full.loc[full["size"].eq(1), ["encoder", "main", "value", "standard_error"]]
+    alone = full.loc[full["size"].eq(1), ["encoder", "main", "model", "value", "standard_error"]]
     several = full.loc[full["size"].ge(2)]
     both = several.merge(alone, on=["encoder", "main"], suffixes=("", "_other"))
     if both.empty:
         raise LackingError("no models with auxiliary tasks beside the main task alone")
-    return _differences(both, "value").assign(group=both["encoder"] + " " + both["main"])
+    return _differences(study, both, "value").assign(group=both["encoder"] + " " + both["main"])
 
 
-def _differences(both: pd.DataFrame, name: str) -> pd.DataFrame:
-    """value and error of log (1 + v) - log (1 + v of the other); errors as if independent."""
+def _differences(study: Tables, both: pd.DataFrame, name: str) -> pd.DataFrame:
+    """value of log (1 + v) - log (1 + v of the other), its error as if the two were independent, and where the study
+    has evaluations how resamples of the images move it."""
     own, other = 1 + both[name], 1 + both[f"{name}_other"]
     errors = np.hypot(both["standard_error"] / own, both["standard_error_other"] / other)
-    return both.assign(value=np.log(own / other), error=errors)
+    both = both.assign(v=both[name], v_other=both[f"{name}_other"])
+    moves = claims_samples.moves(study, both)
+    return both.assign(value=np.log(own / other), error=errors, moves=moves)
 
 
 def _attacked(study: Tables, norm: str) -> pd.DataFrame:
@@ -219,7 +223,7 @@ def _by_threat(study: Tables, rows: pd.DataFrame) -> pd.DataFrame:
         choice = AttackChoice(family, norm, float(epsilon), int(steps))
         cells = tables.cells(rows, plan, choice)
         if cells["size"].ge(2).any() and cells["size"].eq(1).any():
-            found.append(against_alone(cells, "single").assign(epsilon=float(epsilon)))
+            found.append(against_alone(study, cells, "single").assign(epsilon=float(epsilon)))
     if not found:
         raise LackingError("no such attack on models both with and without auxiliary tasks")
     return pd.concat(found, ignore_index=True)

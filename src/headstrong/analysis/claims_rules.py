@@ -38,13 +38,14 @@ class Tables:
     """The tables of one study by name, read when first asked for.
 
     paths: files of tables by the stem of their name. plan: plan.csv, None where the study has none. draws, seed: of
-    every bootstrap.
+    every bootstrap. evaluations: the folder of per-sample numbers, None where only tables are at hand.
     """
 
     paths: Mapping[str, Path]
     plan_path: Path | None = None
     draws: int = 2000
     seed: int = 0
+    evaluations: Path | None = None
     _read: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def __call__(self, name: str) -> pd.DataFrame:

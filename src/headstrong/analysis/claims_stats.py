@@ -1,12 +1,13 @@
 """Effects with 95 % intervals from rows that carry a number, its standard error and a group.
 
 A frame of rows has value; error, the standard error over images (0 where there is none); group, what was drawn as one:
-a main task, a model, a trial; model, the trained network; n, the number of images, where it is known.
+a main task, a model, a trial; model, the trained network; n, the number of images, where it is known; moves
+(draws,), how far each resample of the images moves the value, where per-sample numbers tell it.
 
 Two things are uncertain. Groups are resampled whole: a seeded bootstrap, whose deviations are stretched by
 sqrt(k / (k - 1)) for k groups, as the variance of few has it. And the rows of a study are measured on the same images:
-their errors may go together; every draw moves all rows by the same number of standard errors, which is the widest
-that the error of a mean can be, whatever the correlation. No interval is narrower than the data allow.
+their errors may go together. Where moves are known, each draw moves every row as its images do; elsewhere it moves all
+rows by the same number of standard errors, which is the widest that the error of a mean can be.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from scipy import stats as scipy_stats
 from headstrong.analysis.claims_rules import Evidence, LackingError
 from headstrong.analysis.stats import Array, resamples
 
-CLEARLY = 1.959963984540054  # standard errors on either side of 95 %
 _PERCENTILES = [2.5, 97.5]
 
 
@@ -38,22 +38,24 @@ def mean_of(
     weights = resamples(groups, draws, seed)
     sums, sizes = np.bincount(codes, weights=values), np.bincount(codes).astype(float)
     drawn = (weights @ sums) / (weights @ sizes)
-    moved = drawn[0] + _stretched(drawn[1:] - drawn[0], groups)
-    moved = moved + _normal(draws, seed) * errors.mean()
-    low, high = _interval(moved, groups, errors)
+    moves = _moves(rows)
+    by_images = _normal(draws, seed) * errors.mean() if moves is None else moves.mean(axis=0)
+    moved = drawn[0] + _stretched(drawn[1:] - drawn[0], groups) + by_images
+    low, high = _interval(moved, groups, by_images)
     return _evidence(rows, scale(float(drawn[0])), scale(low), scale(high), units)
 
 
 def share_of(rows: pd.DataFrame, *, seed: int, draws: int) -> Evidence:
     """Share of the rows whose value is above 0, in percent.
 
-    The interval goes from the lower end for the rows clearly above 0 (by CLEARLY standard errors) to the upper end for
+    The interval goes from the lower end for the rows clearly above 0 (by their own 95 % interval) to the upper end for
     those not clearly below. Each end is the outer one of Wilson's interval and the bootstrap over groups, which has no
     width where all rows agree.
     """
     rows = _counted(rows)
-    values, errors = rows["value"].to_numpy(float), _errors(rows)
-    sure, possible = values > CLEARLY * errors, values > -CLEARLY * errors
+    values = rows["value"].to_numpy(float)
+    least, most = _ends(rows, 0.025)
+    sure, possible = least > 0, most > 0
     low = min(_wilson(sure)[0], _resampled_share(rows, sure, seed, draws)[0])
     high = max(_wilson(possible)[1], _resampled_share(rows, possible, seed, draws)[1])
     return _evidence(rows, 100 * float((values > 0).mean()), 100 * max(0.0, low), 100 * min(1.0, high), None)
@@ -68,9 +70,8 @@ def some_in_every(rows: pd.DataFrame, by: str) -> Evidence:
     rows = _counted(rows)
     found = []
     for _, part in rows.groupby(by, sort=False):
-        values, errors = part["value"].to_numpy(float), _errors(part)
-        z = float(scipy_stats.norm.ppf(1 - 0.025 / len(part)))
-        found.append(((values > 0).any(), (values > z * errors).any(), (values > -z * errors).any()))
+        least, most = _ends(part, 0.025 / len(part))
+        found.append(((part["value"] > 0).any(), (least > 0).any(), (most > 0).any()))
     effect, low, high = (100 * float(share) for share in np.mean(found, axis=0))
     return _evidence(rows, effect, low, high, len(found))
 
@@ -125,6 +126,29 @@ def _errors(rows: pd.DataFrame) -> Array:
     return rows["error"].fillna(0.0).to_numpy(float) if "error" in rows else np.zeros(len(rows))
 
 
+def _moves(rows: pd.DataFrame) -> Array | None:
+    """(rows, draws), None where any row has none."""
+    if "moves" not in rows or rows["moves"].isna().any():
+        return None
+    return np.stack(rows["moves"].to_list())
+
+
+def _ends(rows: pd.DataFrame, tail: float) -> tuple[Array, Array]:
+    """Ends of every row's own interval over images that leaves out `tail` on either side."""
+    values, moves = rows["value"].to_numpy(float), _moves(rows)
+    if moves is None:
+        half = float(scipy_stats.norm.ppf(1 - tail)) * _errors(rows)
+        return values - half, values + half
+    low, high = np.quantile(moves, [tail, 1 - tail], axis=1)
+    return values + low, values + high
+
+
+def turned(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with the other sign."""
+    moves = [-one for one in rows["moves"]] if _moves(rows) is not None else None
+    return rows.assign(value=-rows["value"], moves=moves)
+
+
 def _codes(rows: pd.DataFrame, column: str = "group") -> tuple[np.ndarray, int]:
     codes, names = pd.factorize(rows[column])
     return codes, len(names)
@@ -139,8 +163,8 @@ def _normal(draws: int, seed: int) -> Array:
     return np.random.default_rng([seed, 1]).standard_normal(draws)
 
 
-def _interval(drawn: Array, groups: int, errors: Array) -> tuple[float, float]:
-    if groups < 2 and not errors.any():
+def _interval(drawn: Array, groups: int, by_images: Array) -> tuple[float, float]:
+    if groups < 2 and not by_images.any():
         return math.nan, math.nan
     low, high = np.percentile(drawn, _PERCENTILES)
     return float(low), float(high)

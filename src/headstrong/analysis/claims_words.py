@@ -119,12 +119,12 @@ holds, and how much data it takes. From these the verdict follows:
 A verdict is on what this study measured: its data, scale and protocol stand beside it. One on embedded data says
 nothing of the paper's own.
 
-Intervals come from a seeded bootstrap over what was drawn as one: models, main tasks, hidden tasks, trials. Errors over
-test images are added as if they went together in all rows, as the images are the same: this is the widest that they can
-be, so that no verdict rests on too few images. Shares count at their lower end what is clearly on that side, by 1.96
-standard errors, and at their upper end what is not clearly on the other, with Wilson's interval where that is wider.
-The trials of a loss are compared on the same pictures, whose error is not added. Where an interval is made in another way,
-the claim says so.
+Intervals come from a seeded bootstrap over what was drawn as one: models, main tasks, hidden tasks, trials. The error
+over test images is added: from resamples of the images where two numbers of dense models are compared and the study's
+evaluations are there; elsewhere from the tables' standard errors, as if these went together in all rows, which is the
+widest that they can be. Shares count at their lower end what is clearly on that side, by its own 95 % interval, and at
+their upper end what is not clearly on the other, with Wilson's interval where that is wider. The trials of a loss are
+compared on the same pictures, whose error is not added. Where an interval is made in another way, the claim says so.
 
 Where two models are compared by relative task vulnerability v, the number is the ratio of 1 + v: by how much the attack
 multiplies the error. Models with protocol switches of their own do not count.
