@@ -13,7 +13,7 @@ from headstrong.analysis.claims_of_r import CLAIMS as _OF_R
 from headstrong.analysis.claims_rules import NOT_DECIDABLE, Claim, LackingError, Tables, verdict
 from headstrong.analysis.files import read_table
 from headstrong.configfiles import CONFIG_FILE, load
-from headstrong.errors import MissingDataError
+from headstrong.errors import ConfigError, MissingDataError
 
 CLAIMS: tuple[Claim, ...] = (*_OF_R, *_OF_OTHERS)
 COLUMNS = (
@@ -94,7 +94,15 @@ def of_folder(folder: Path) -> pd.DataFrame:
     if not tables:
         raise MissingDataError(f"{folder}: no tables/*.csv to judge by; give the folder of a study, e.g. results/quick")
     plan, config, evaluations = folder / "plan.csv", folder / CONFIG_FILE, folder / "evaluations"
-    protocol = scale.in_words(load([config])) if config.is_file() else {}
+    protocol = _protocol(config) if config.is_file() else {}
     return build_table(
         tables, plan if plan.is_file() else None, evaluations if evaluations.is_dir() else None, protocol=protocol
     )
+
+
+def _protocol(config: Path) -> Mapping[str, str]:
+    """Of a saved configuration; nothing where it is of another version and does not say it any more."""
+    try:
+        return scale.in_words(load([config]))
+    except ConfigError:
+        return {}

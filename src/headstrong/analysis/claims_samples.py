@@ -8,6 +8,7 @@ moves all rows of a comparison at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -62,20 +63,23 @@ def _growth(study: Tables, keys: Iterable[Key]) -> dict[Key, Array]:
     assert study.evaluations is not None
     found: dict[Key, Array] = {}
     weights: dict[int, Array] = {}
-    by_model: dict[str, list[Key]] = {}
-    for key in sorted(keys):
-        by_model.setdefault(key[0], []).append(key)
-    for model, own in by_model.items():
-        path = study.evaluations / f"{model}.h5"
-        with opened(path, FORMAT, "an evaluation of headstrong", "run the evaluation of this model", REMEDY) as file:
-            for _, attack, task in own:
-                before = file[f"clean/{task}/error"][:].astype(np.float64)
-                after = file[f"attacks/{attack}/{task}/error"][:].astype(np.float64)
-                size = before.size
-                if size not in weights:
-                    weights[size] = resamples(size, study.draws, study.seed)
-                after[np.isnan(before)] = 0.0  # what was not measured before does not count, as in vulnerability.csv
-                sums = weights[size] @ np.nan_to_num(np.stack([before, after], axis=1))
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    found[model, attack, task] = np.log(sums[:, 1] / sums[:, 0])
+    for model, attack, task in sorted(keys):
+        before, after = read_errors(study.evaluations / f"{model}.h5", attack, task)
+        if before.size not in weights:
+            weights[before.size] = resamples(before.size, study.draws, study.seed)
+        sums = weights[before.size] @ np.stack([before, after], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found[model, attack, task] = np.log(sums[:, 1] / sums[:, 0])
     return found
+
+
+def read_errors(path: Path, attack: str, task: str) -> tuple[Array, Array]:
+    """Errors (N,) of one task on clean images and under one attack, 0 in both where an image has no label.
+
+    Raises MissingDataError or BrokenFileError, naming the evaluation.
+    """
+    with opened(path, FORMAT, "an evaluation of headstrong", "run the evaluation of this model", REMEDY) as file:
+        before = file[f"clean/{task}/error"][:].astype(np.float64)
+        after = file[f"attacks/{attack}/{task}/error"][:].astype(np.float64)
+    labelled = ~np.isnan(before)
+    return np.where(labelled, before, 0.0), np.where(labelled, after, 0.0)
