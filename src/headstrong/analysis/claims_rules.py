@@ -17,6 +17,7 @@ import pandas as pd
 
 from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import read_plan
+from headstrong.analysis.stats import Array
 
 SYSTEMS: Mapping[str, str] = {
     "R": "task-combination robustness (Ghamizi et al. 2022)",
@@ -38,7 +39,8 @@ class Tables:
     """The tables of one study by name, read when first asked for.
 
     paths: files of tables by the stem of their name. plan: plan.csv, None where the study has none. draws, seed: of
-    every bootstrap. evaluations: the folder of per-sample numbers, None where only tables are at hand.
+    every bootstrap. evaluations: the folder of per-sample numbers, None where only tables are at hand. growth,
+    image_weights: what `claims_samples` made once.
     """
 
     paths: Mapping[str, Path]
@@ -46,6 +48,8 @@ class Tables:
     draws: int = 2000
     seed: int = 0
     evaluations: Path | None = None
+    growth: dict[tuple[str, str, str], Array] = field(default_factory=dict)
+    image_weights: dict[int, Array] = field(default_factory=dict)
     _read: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def __call__(self, name: str) -> pd.DataFrame:

@@ -7,9 +7,11 @@ moves all rows of a comparison at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import itertools
+from collections.abc import Mapping
+from operator import itemgetter
 
+import h5py
 import numpy as np
 import pandas as pd
 
@@ -58,28 +60,33 @@ def _digits(value: float) -> str:
     return f"{value:.10e}"  # a table made from a table may differ in the last of its digits
 
 
-def _growth(study: Tables, keys: Iterable[Key]) -> dict[Key, Array]:
-    """log of mean error under attack over mean clean error (1 + draws,): all images, then each resample."""
+def _growth(study: Tables, keys: set[Key]) -> Mapping[Key, Array]:
+    """log of mean error under attack over mean clean error (1 + draws,): all images, then each resample.
+
+    Claims share many of them, so that what was made once is kept with the study.
+    """
     assert study.evaluations is not None
-    found: dict[Key, Array] = {}
-    weights: dict[int, Array] = {}
-    for model, attack, task in sorted(keys):
-        before, after = read_errors(study.evaluations / f"{model}.h5", attack, task)
-        if before.size not in weights:
-            weights[before.size] = resamples(before.size, study.draws, study.seed)
-        sums = weights[before.size] @ np.stack([before, after], axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found[model, attack, task] = np.log(sums[:, 1] / sums[:, 0])
+    for model, own in itertools.groupby(sorted(keys - study.growth.keys()), key=itemgetter(0)):
+        path = study.evaluations / f"{model}.h5"
+        with opened(path, FORMAT, "an evaluation of headstrong", "run the evaluation of this model", REMEDY) as file:
+            for key in own:
+                before, after = _errors(file, key[1], key[2])
+                study.growth[key] = _resampled(before, after, study)
+    return study.growth
+
+
+def _resampled(before: Array, after: Array, study: Tables) -> Array:
+    if before.size not in study.image_weights:
+        study.image_weights[before.size] = resamples(before.size, study.draws, study.seed)
+    sums = study.image_weights[before.size] @ np.stack([before, after], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.log(sums[:, 1] / sums[:, 0])
     return found
 
 
-def read_errors(path: Path, attack: str, task: str) -> tuple[Array, Array]:
-    """Errors (N,) of one task on clean images and under one attack, 0 in both where an image has no label.
-
-    Raises MissingDataError or BrokenFileError, naming the evaluation.
-    """
-    with opened(path, FORMAT, "an evaluation of headstrong", "run the evaluation of this model", REMEDY) as file:
-        before = file[f"clean/{task}/error"][:].astype(np.float64)
-        after = file[f"attacks/{attack}/{task}/error"][:].astype(np.float64)
+def _errors(file: h5py.File, attack: str, task: str) -> tuple[Array, Array]:
+    """Errors (N,) of one task on clean images and under one attack, 0 in both where an image has no label."""
+    before = file[f"clean/{task}/error"][:].astype(np.float64)
+    after = file[f"attacks/{attack}/{task}/error"][:].astype(np.float64)
     labelled = ~np.isnan(before)
     return np.where(labelled, before, 0.0), np.where(labelled, after, 0.0)
