@@ -8,7 +8,7 @@ moves all rows of a comparison at once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
 import h5py
@@ -69,18 +69,21 @@ def _growth(study: Tables, keys: set[Key]) -> Mapping[Key, Array]:
     for model, own in itertools.groupby(sorted(keys - study.growth.keys()), key=itemgetter(0)):
         path = study.evaluations / f"{model}.h5"
         with opened(path, FORMAT, "an evaluation of headstrong", "run the evaluation of this model", REMEDY) as file:
-            for key in own:
-                before, after = _errors(file, key[1], key[2])
-                study.growth[key] = _resampled(before, after, study)
+            wanted = list(own)
+            pairs = [_errors(file, attack, task) for _, attack, task in wanted]
+        study.growth.update(zip(wanted, _resampled(pairs, study), strict=True))
     return study.growth
 
 
-def _resampled(before: Array, after: Array, study: Tables) -> Array:
-    if before.size not in study.image_weights:
-        study.image_weights[before.size] = resamples(before.size, study.draws, study.seed)
-    sums = study.image_weights[before.size] @ np.stack([before, after], axis=1)
+def _resampled(pairs: Sequence[tuple[Array, Array]], study: Tables) -> Array:
+    """Of K pairs of errors before and after, each (N,), the log of the ratio of their means (K, 1 + draws)."""
+    before, after = (np.stack(side) for side in zip(*pairs, strict=True))
+    size = before.shape[1]
+    if size not in study.image_weights:
+        study.image_weights[size] = resamples(size, study.draws, study.seed).T
+    both = np.concatenate([before, after]) @ study.image_weights[size]  # one product: many small ones are slow
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = np.log(sums[:, 1] / sums[:, 0])
+        found: Array = np.log(both[len(pairs) :] / both[: len(pairs)])
     return found
 
 
