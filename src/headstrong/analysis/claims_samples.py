@@ -66,12 +66,13 @@ def _growth(study: Tables, keys: set[Key]) -> Mapping[Key, Array]:
     Claims share many of them, so that what was made once is kept with the study.
     """
     assert study.evaluations is not None
+    pairs: dict[Key, tuple[Array, Array]] = {}
     for model, own in itertools.groupby(sorted(keys - study.growth.keys()), key=itemgetter(0)):
         path = study.evaluations / f"{model}.h5"
         with opened(path, FORMAT, "an evaluation of headstrong", "run the evaluation of this model", REMEDY) as file:
-            wanted = list(own)
-            pairs = [_errors(file, attack, task) for _, attack, task in wanted]
-        study.growth.update(zip(wanted, _resampled(pairs, study), strict=True))
+            pairs.update((key, _errors(file, key[1], key[2])) for key in own)
+    if pairs:
+        study.growth.update(zip(pairs, _resampled(list(pairs.values()), study), strict=True))
     return study.growth
 
 
@@ -81,7 +82,9 @@ def _resampled(pairs: Sequence[tuple[Array, Array]], study: Tables) -> Array:
     size = before.shape[1]
     if size not in study.image_weights:
         study.image_weights[size] = resamples(size, study.draws, study.seed).T
-    both = np.concatenate([before, after]) @ study.image_weights[size]  # one product: many small ones are slow
+    both = (
+        np.concatenate([before, after]) @ study.image_weights[size]
+    )  # one product: many small ones wait for each other
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Array = np.log(both[len(pairs) :] / both[: len(pairs)])
     return found
