@@ -2,7 +2,7 @@
 
 Rule: a claim is reproduced where the whole 95 % interval of its effect lies on the side that it names, contradicted
 where the whole interval lies on the other side, and not decidable otherwise, or where there are fewer data than the
-claim asks for. The side, the threshold and the least data are written down with the claim, before any result is seen.
+claim asks for. The side, the threshold and the least data are written down with the claim, the same for every study.
 """
 
 from __future__ import annotations

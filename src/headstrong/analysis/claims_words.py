@@ -109,7 +109,7 @@ The workflow judges {len(CLAIMS)} claims of the five papers by each study's own 
 `judge_claims`). A study has a row for every claim of the systems of which it has tables. One that it has no evidence
 on is "not decidable", and its row says what is lacking.
 
-Each claim names, before any result is seen, what is measured, on which side of which number the effect lies if it
+Each claim names, for all studies alike, what is measured, on which side of which number the effect lies if it
 holds, and how much data it takes. From these the verdict follows:
 
 - **reproduced**: the whole 95 % interval lies on the side that the claim names;
@@ -117,7 +117,8 @@ holds, and how much data it takes. From these the verdict follows:
 - **not decidable**: the interval reaches across, or there are fewer data than the claim asks for.
 
 A verdict is on what this study measured: its data, scale and protocol stand beside it. One on embedded data says
-nothing of the paper's own.
+nothing of the paper's own. The rules were written with the tables of `results/reference/` at hand: on those results they
+are no blind test, as they are on studies run later.
 
 Intervals come from a seeded bootstrap over what was drawn as one: models, main tasks, hidden tasks, trials. The error
 over test images is added: from resamples of the images where two numbers of dense models are compared and the study's
