@@ -117,7 +117,7 @@ holds, and how much data it takes. From these the verdict follows:
 - **not decidable**: the interval reaches across, or there are fewer data than the claim asks for.
 
 A verdict is on what this study measured: its data, scale and protocol stand beside it. One on embedded data says
-nothing of the paper's own. The rules were written with the tables of `results/reference/` at hand: on those results they
+nothing of the paper's own. The rules were written with the tables of `results/reference/` at hand: on those they
 are no blind test, as they are on studies run later.
 
 Intervals come from a seeded bootstrap over what was drawn as one: models, main tasks, hidden tasks, trials. The error
