@@ -38,7 +38,7 @@ IMPORTANCE_TABLE_MODULES = [
 HIDDEN_TABLES = ["hidden", "hidden_summary", "forgetting"]
 HIDDEN_TABLE_MODULES = [f"headstrong.analysis.{name}" for name in HIDDEN_TABLES[:2]]
 SPINE_TABLES = ["baselines", "vulnerability", *SHAPED_TABLES, *ATTACK_TABLES]
-TABLES = expand(
+MEASURED = expand(
     f"{RESULTS}/tables/{{table}}.csv",
     table=[
         *(SPINE_TABLES if PLAN.models else []),
@@ -47,6 +47,9 @@ TABLES = expand(
         *(HIDDEN_TABLES if HIDDEN.turns else []),
     ],
 )
+# Verdicts on the papers' claims, from all other tables.
+CLAIMS = [f"{RESULTS}/tables/claims.csv"] if MEASURED else []
+TABLES = [*MEASURED, *CLAIMS]
 # Run records of rules that had none once. They are asked for by name: Snakemake does not look for changes of a job one of
 # whose outputs it has never made, and results of before would stay whatever is changed.
 _TABLE_RULES = [
@@ -63,6 +66,7 @@ _TABLE_RULES = [
     *(["collect_generated"] if FAMILIES else []),
     *(["collect_importance"] if FAVOURING else []),
     *(["collect_hidden"] if HIDDEN.turns else []),
+    *(["judge_claims"] if CLAIMS else []),
 ]
 TABLE_RECORDS = [
     *expand(f"{RESULTS}/tables/{{rule}}.json", rule=_TABLE_RULES),
@@ -222,3 +226,39 @@ rule make_tables:
     shell:
         "python scripts/make_tables.py --vulnerability {input.vulnerability} --plan {input.plan}"
         " --settings {params.settings:q} --output {params.folder} > {log} 2>&1"
+
+
+rule judge_claims:
+    input:
+        tables=MEASURED,
+        plan=f"{RESULTS}/plan.csv" if PLAN.models else [],
+        evaluations=EVALUATIONS,
+    output:
+        table=f"{RESULTS}/tables/claims.csv",
+        record=f"{RESULTS}/tables/judge_claims.json",
+    log:
+        f"{RESULTS}/logs/judge_claims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/judge_claims/all.tsv"
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        mem_mb=memory_mb(4000),
+        runtime=runtime_minutes(30),
+    params:
+        models=(
+            f"--plan {RESULTS}/plan.csv --evaluations {RESULTS}/evaluations"
+            if PLAN.models
+            else ""
+        ),
+        settings=settings_json(
+            {
+                "bootstrap": STUDY.analysis.bootstrap,
+                "seed": STUDY.study.seed,
+                "protocol": in_words(STUDY),
+            }
+        ),
+        code=code_digest("headstrong.analysis.claims"),
+    shell:
+        "python scripts/judge_claims.py --tables {input.tables} {params.models} --settings {params.settings:q}"
+        " --output {output.table} > {log} 2>&1"

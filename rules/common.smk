@@ -11,6 +11,7 @@ from headstrong.data.acquire import DATASETS
 from headstrong.data.build import code_modules, picture_modules
 from headstrong.jobs import to_dict
 from headstrong.provenance import code_digest, settings_json, training_code
+from headstrong.scale import in_words
 from headstrong.study import plan_settings
 from headstrong.workflow import (
     announce_study,

@@ -108,6 +108,7 @@ def test_new_records_make_nothing_run_again(study, results):
         ("models/combinations-resnet18-sd/epoch-1.safetensors", ["after epoch 1", "rule train_model"]),
         ("evaluations/early-resnet18-sd.h5", ["evaluation", "epoch-1.safetensors", "from rooms, rendered"]),
         ("tables/vulnerability.csv", ["rule collect_vulnerability", "2 evaluations:", "1 trained model:"]),
+        ("tables/claims.csv", ["rule judge_claims", "2 evaluations:", "tables:"]),
         ("tables/camri_table_1.csv", ["2 trained classifiers:", "1 choice of important classes:"]),
         ("choices/flat.json", ["rule choose_classes", "validation.h5"]),
         ("figures/vulnerability-pairs-resnet18.svg", ["rule draw_figures", "look "]),

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_fetch(commands)
     _add_verify(commands)
     _add_provenance(commands)
+    _add_claims(commands)
     return program.run(lambda arguments: arguments.function(arguments), parser, argv)
 
 
@@ -103,6 +104,14 @@ def _add_provenance(commands: argparse._SubParsersAction) -> None:
         "--with-weights", action="store_true", help="weights and data caches too; else they are listed by digest"
     )
     parser.set_defaults(function=export)
+
+
+def _add_claims(commands: argparse._SubParsersAction) -> None:
+    text = "the verdicts of a study on the papers' claims; without a study, the claims and the rules of their verdicts"
+    parser = commands.add_parser("claims", help=text, description=f"{text[0].upper()}{text[1:]} (docs/claims.md).")
+    parser.add_argument("study", type=Path, nargs="?", metavar="FOLDER", help="the study's folder, e.g. results/quick")
+    parser.add_argument("--format", choices=["text", "md", "csv"], default="text", help="how to print them")
+    parser.set_defaults(function=claims)
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -215,6 +224,14 @@ def export(arguments: argparse.Namespace) -> None:
     from headstrong.crate import export as write
 
     print(write(arguments.study, arguments.output, weights=arguments.with_weights))
+
+
+def claims(arguments: argparse.Namespace) -> None:
+    """Print verdicts, or what is claimed."""
+    from headstrong.analysis import claims_words
+
+    _show_any_name()
+    print(claims_words.of_study(arguments.study, arguments.format), end="")
 
 
 def _show_any_name() -> None:

@@ -25,7 +25,7 @@ _NOUNS = {
     "draw_figures": ("set of figures", "sets of figures"),
     "make_report": ("report", "reports"),
 }
-_TABLES = ("measure_", "collect_", "make_tables")
+_TABLES = ("measure_", "collect_", "make_tables", "judge_claims")
 _BY_SUFFIX = {
     ".safetensors": "weights",
     ".h5": "HDF5 of per-sample numbers",

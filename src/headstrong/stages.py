@@ -34,6 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "collect_hidden": ("headstrong.analysis.hidden", "headstrong.analysis.hidden_summary"),
     "make_tables": ("headstrong.analysis.build",),
+    "judge_claims": ("headstrong.analysis.claims",),
     "draw_figures": ("headstrong.figures.gallery",),
     "make_report": ("headstrong.report.page",),
     "apply_perturbation": ("headstrong.generated_files",),

@@ -64,6 +64,7 @@ TEXT_OF = {
     "hidden": frozenset(["dataset", "kind", "hidden", "objective", "access", "role"]),
     "hidden_summary": frozenset(["dataset", "kind", "objective", "access"]),
     "forgetting": frozenset(["dataset", "kind", "hidden", "access", "role"]),
+    "claims": frozenset(["id", "system", "statement", "published", "measure", "unit", "protocol", "verdict", "reason"]),
 }
 WHOLE = frozenset(
     [
@@ -93,6 +94,7 @@ WHOLE = frozenset(
         "pictures_important",
         "turns",
         "epoch",
+        "models",
     ]
 )
 TRUE_OR_FALSE = frozenset(["holds", "holds_mean", "keeps_accuracy"])
