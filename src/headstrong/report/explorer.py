@@ -19,7 +19,7 @@ from headstrong.tasks import TASKS
 
 FORMAT = 1  # of the data that the programs read
 # Where the figures' colour of a task cannot be seen on a white or a dark page.
-ON_ANY_PAGE = {"#000000": "currentColor", "#FFFFFF": "#9467BD", "#F0E442": "#B8A800"}
+ON_ANY_PAGE = {"#000000": "var(--ink)", "#FFFFFF": "#9467BD", "#F0E442": "#B8A800"}
 
 
 def context(

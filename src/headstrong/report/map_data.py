@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from headstrong.analysis.plan import ENCODERS_BY_SIZE
 from headstrong.analysis.surrogates import KEY, Comparison, comparisons
 from headstrong.analysis.tables import AttackChoice, cells
 from headstrong.report.model_data import Row, short
@@ -19,6 +18,7 @@ def heat_maps(vulnerability: pd.DataFrame, plan: pd.DataFrame, settings: list[Ro
     """Every map of main against auxiliary task that the study has: group (encoder, weighting, epochs in words),
     quantity ("clean_error", "single" or "multi"), setting (its place; None for clean errors) and cells, a list of
     [main, auxiliary ("" the single-task model), value, standard error, model]."""
+    count = plan["encoder"].value_counts().to_dict()  # the encoder most of the study is about comes first
     found: list[Row] = []
     for place, setting in enumerate(settings):
         if setting["steps"] is None:
@@ -30,11 +30,11 @@ def heat_maps(vulnerability: pd.DataFrame, plan: pd.DataFrame, settings: list[Ro
         table = table.loc[table["size"].le(2)]
         wanted = ("clean_error", "single", "multi") if place == 0 else ("single", "multi")
         for quantity in wanted:
-            found += _maps_of(table.loc[table["quantity"].eq(quantity)], quantity, place)
+            found += _maps_of(table.loc[table["quantity"].eq(quantity)], quantity, place, count)
     return sorted(found, key=lambda one: one.pop("order"))  # Python's sort keeps the order of equals
 
 
-def _maps_of(table: pd.DataFrame, quantity: str, place: int) -> list[Row]:
+def _maps_of(table: pd.DataFrame, quantity: str, place: int, count: Mapping[str, int]) -> list[Row]:
     found = []
     for (encoder, weighting, epochs), part in table.groupby(GROUP, sort=False):
         if part["size"].max() < 2:
@@ -43,7 +43,7 @@ def _maps_of(table: pd.DataFrame, quantity: str, place: int) -> list[Row]:
         words = f"{encoder}{', weighted' if weighting == 'weighted' else ''}{f', {epochs} epochs' if early else ''}"
         found.append(
             {
-                "order": (early, weighting != "uniform", _size(encoder)),
+                "order": (early, weighting != "uniform", -count[encoder]),
                 "group": words,
                 "quantity": quantity,
                 "setting": None if quantity == "clean_error" else place,
@@ -54,10 +54,6 @@ def _maps_of(table: pd.DataFrame, quantity: str, place: int) -> list[Row]:
             }
         )
     return found
-
-
-def _size(encoder: str) -> int:
-    return ENCODERS_BY_SIZE.index(encoder) if encoder in ENCODERS_BY_SIZE else len(ENCODERS_BY_SIZE)
 
 
 def scatters(table: pd.DataFrame, statistics: pd.DataFrame | None) -> list[Row]:

@@ -84,7 +84,7 @@ function drawMap(map, colour, width) {
     marks: [
       Plot.cell(cells, {
         x: "auxiliary", y: "main", fill: shade, inset: 0.5, title, tip: true,
-        stroke: (one) => (one.main === one.auxiliary ? "currentColor" : "none"),
+        stroke: (one) => (one.main === one.auxiliary ? "var(--ink)" : "none"),
         href: (one) => MODEL_HASH + one.model,
         ariaLabel: (one) => title(one).replaceAll("\n", ", "),
       }),
@@ -98,7 +98,7 @@ function drawMap(map, colour, width) {
   const what = map.quantity === "clean_error" ? "Clean error" : `Relative task vulnerability, ${QUANTITIES[map.quantity]}`;
   const meaning = relative ? "times the single-task model's: red is worse, blue better" : "the number itself";
   const legend = Plot.legend({
-    color: chart.scale("color"), width: Math.min(width, 320), height: 34, marginBottom: 18, marginTop: 4,
+    color: chart.scale("color"), width: Math.min(width, 320), height: 38, marginBottom: 20, marginTop: 4, marginLeft: 18, marginRight: 18,
     ticks: relative ? [1 / far, 1, far] : ends, tickFormat: (value) => number(value, 2), ariaLabel: `Colour: ${meaning}`,
   });
   const words = element("p", { class: "legend-words" }, element("small", {}, `Colour: ${meaning}`));
@@ -147,8 +147,8 @@ function drawScatter(one, scale, width) {
   const chart = Plot.plot({
     width: Math.min(width, 720),
     height: Math.min(460, Math.max(280, width * 0.7)),
-    marginLeft: 56,
-    marginBottom: 40,
+    marginLeft: 60,
+    marginBottom: 44,
     grid: true,
     ...taskScales(unique(shown.map((point) => point.main))),
     x: { type: kind, label: axis(one.proxy), tickFormat: (value) => `${value}`, ticks: width < 480 ? 4 : 7 },
@@ -164,7 +164,7 @@ function drawScatter(one, scale, width) {
   byId("scatter-words").textContent =
     `r = ${words(one.pooled)} pooled over ${points.length} cells, ${words(one.within)} within a main task. ` +
     "Colour and shape are the main task, the letter the auxiliary one, lines standard errors; each point leads to its model.";
-  const legend = Plot.legend({ symbol: chart.scale("symbol"), color: chart.scale("color"), fill: "color", label: "main task" });
+  const legend = Plot.legend({ symbol: chart.scale("symbol"), color: chart.scale("color"), fill: "color", stroke: "color" });
   return [legend, chart];
 }
 

@@ -1,24 +1,27 @@
 // The table of all models: sorting, filters, and the numbers of another task.
 
-const FIRST_NUMBER = 6; // columns before are text
-const CLEAN_COLUMN = 7;
+const WORDS = ["id", "tasks", "main", "weights", "encoder", "section"]; // columns of text; the others are numbers
 const byWords = new Intl.Collator("en", { numeric: true });
 
 let tableRows = [];
-let sorted = { column: -1, down: false };
+let keys = []; // of the columns: WORDS, epochs, clean, and 0, 1, ... for vulnerabilities
+let sorted = { key: null, down: false };
 
 function startTable() {
   const table = byId("model-table");
+  const heads = [...table.tHead.rows[0].cells];
+  keys = heads.map((head) => head.dataset.key);
   tableRows = [...table.tBodies[0].rows].map((row, place) => ({
     row,
     place,
     id: row.id.slice(MODEL_HASH.length - 1),
-    words: [...row.cells].slice(0, FIRST_NUMBER).map((cell) => cell.textContent.trim()),
+    words: Object.fromEntries(WORDS.map((key) => [key, row.cells[keys.indexOf(key)].textContent.trim()])),
     numbers: null,
   }));
-  for (const [column, head] of [...table.tHead.rows[0].cells].entries()) {
-    const button = element("button", { type: "button" }, ...head.childNodes);
-    button.addEventListener("click", () => sortTable(column));
+  for (const head of heads) {
+    const words = head.querySelector("span") ? [...head.childNodes] : [element("span", {}, head.textContent)];
+    const button = element("button", { type: "button" }, ...words);
+    button.addEventListener("click", () => sortTable(head.dataset.key));
     head.replaceChildren(button);
   }
   const form = byId("filters");
@@ -32,43 +35,44 @@ function startTable() {
   }
 }
 
-/** Numbers of every row, by column: epochs, clean error and vulnerabilities of its main task, or of `task`. */
+/** Numbers of a row by key: epochs, the clean error and the vulnerabilities of its main task, or of `task`. */
 function rowNumbers(entry, task) {
   const model = data().models[entry.id];
   const letter = task || model.main;
   const measured = model.tasks.includes(letter);
   const clean = measured ? (model.clean[letter]?.[0] ?? null) : null;
-  return [model.epochs, clean, ...data().columns.map((column) => (measured ? vulnerability(model, letter, column) : null))];
+  const values = data().columns.map((column) => (measured ? vulnerability(model, letter, column) : null));
+  return { epochs: model.epochs, clean, ...values };
 }
 
 function chooseTask(task) {
   for (const entry of tableRows) {
     entry.numbers = rowNumbers(entry, task);
-    entry.numbers.slice(1).forEach((value, place) => {
-      entry.row.cells[CLEAN_COLUMN + place].textContent = number(value);
-    });
+    for (const [key, value] of Object.entries(entry.numbers)) {
+      if (key !== "epochs") entry.row.cells[keys.indexOf(key)].textContent = number(value);
+    }
   }
-  if (sorted.column >= FIRST_NUMBER) orderRows();
+  if (sorted.key !== null && !WORDS.includes(sorted.key)) orderRows();
 }
 
-function sortTable(column) {
-  sorted = { column, down: sorted.column === column ? !sorted.down : false };
+function sortTable(key) {
+  sorted = { key, down: sorted.key === key ? !sorted.down : false };
   orderRows();
-  for (const [place, head] of [...byId("model-table").tHead.rows[0].cells].entries()) {
-    if (place === column) head.setAttribute("aria-sort", sorted.down ? "descending" : "ascending");
+  for (const head of byId("model-table").tHead.rows[0].cells) {
+    if (head.dataset.key === key) head.setAttribute("aria-sort", sorted.down ? "descending" : "ascending");
     else head.removeAttribute("aria-sort");
   }
 }
 
 function orderRows() {
-  const { column, down } = sorted;
+  const { key, down } = sorted;
   const turn = down ? -1 : 1;
   const task = byId("filters").elements.task.value;
   const compare =
-    column < FIRST_NUMBER
-      ? (a, b) => turn * byWords.compare(a.words[column], b.words[column]) || a.place - b.place
+    WORDS.includes(key)
+      ? (a, b) => turn * byWords.compare(a.words[key], b.words[key]) || a.place - b.place
       : (a, b) => {
-          const [x, y] = [a, b].map((entry) => (entry.numbers ??= rowNumbers(entry, task))[column - FIRST_NUMBER]);
+          const [x, y] = [a, b].map((entry) => (entry.numbers ??= rowNumbers(entry, task))[key]);
           if (x === null || y === null) return (x === null) - (y === null) || a.place - b.place; // nothing goes last
           return turn * (x - y) || a.place - b.place;
         };
@@ -82,7 +86,7 @@ function filterTable() {
   const tasks = [...wanted.tasks.value.replace(/[\s,]/g, ""), ...wanted.task.value];
   let shown = 0;
   for (const { row, words } of tableRows) {
-    const [id, section, encoder, own] = words;
+    const { id, section, encoder, tasks: own } = words;
     const fits =
       id.toLowerCase().includes(text) &&
       (!wanted.section.value || section === wanted.section.value) &&
