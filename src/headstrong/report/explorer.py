@@ -51,7 +51,7 @@ def context(
         "curves": model_data.attack_curves(read_table(curves) if curves.is_file() else None, shown),
         "maps": map_data.heat_maps(own, plan, settings),
         "scatters": _scatters(own, plan, shown, tables),
-        "pictures": pictures.of_models(results / "report-pictures"),
+        "pictures": pictures.of_models(results / "pictured"),
     }
     return {
         "columns": columns,
