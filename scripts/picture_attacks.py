@@ -3,7 +3,7 @@
   python scripts/picture_attacks.py --job @job.json --weights weights.safetensors --data results/quick/data/test.h5
       --output pictured.h5
 
-`--job` holds everything that can change the numbers: the "job" attribute of an existing file of pictures is a good start.
+`--job` holds everything that can change the numbers: the "job" attribute of an existing file is a good start.
 """
 
 import json

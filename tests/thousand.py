@@ -1,4 +1,4 @@
-"""The 1,002 models of studies/full.yaml with made-up numbers: the tables that the page is made of, no network trained."""
+"""The 1,002 models of studies/full.yaml with made-up numbers: the tables that the page is made of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from synthetic import CLEAN_ERROR, VULNERABILITY
 STEPS = 25
 
 
-def write(folder: Path, *, pictures: bool = False, seed: int = 0) -> dict[str, Any]:
+def write(folder: Path, seed: int = 0) -> dict[str, Any]:
     """Write plan.csv, histories and the tables under `folder`; return the study's settings as plain values."""
     study = configfiles.load(configfiles.study_files(["full"]))
     plan = Plan(study)
@@ -32,8 +32,7 @@ def write(folder: Path, *, pictures: bool = False, seed: int = 0) -> dict[str, A
     for model in plan.models:
         job = plan.evaluation_job(model.id)
         quality = float(np.exp(0.1 * rng.normal()))
-        for letter in job.tasks:
-            measured.append(_row(model.id, None, letter, "clean_error", CLEAN_ERROR[letter] * quality))
+        measured += [_row(model.id, None, x, "clean_error", CLEAN_ERROR[x] * quality) for x in job.tasks]
         for attack in job.attacks:
             for letter in job.tasks:
                 share = 0.05 if attack.stepper == "noise" else 1.0 if letter in attack.attacked else 0.25
@@ -44,7 +43,9 @@ def write(folder: Path, *, pictures: bool = False, seed: int = 0) -> dict[str, A
             size = _row(model.id, attack, "", "largest_perturbation", attack.epsilon)
             measured.append(size)
             if attack.stepper != "noise":
-                curves += [_curve(model.id, attack, letter, step) for letter in attack.attacked for step in range(STEPS)]
+                curves += [
+                    _curve(model.id, attack, letter, step) for letter in attack.attacked for step in range(STEPS)
+                ]
     vulnerability = pd.DataFrame(measured)
     vulnerability["steps"] = vulnerability["steps"].astype("Int64")
     write_table(vulnerability, folder / "tables" / "vulnerability.csv")
@@ -69,10 +70,26 @@ def _row(model: str, attack: Any, letter: str, metric: str, value: float) -> dic
     what = {("attack" if key == "name" else key): getattr(attack, key, "") for key in fields}
     if attack is None:
         what |= {"attack": "clean", "epsilon": 0.0, "steps": None}
-    return {"model": model, **what, "task": letter, "metric": metric, "mean": value, "standard_error": value / 20, "n": 64}
+    return {
+        "model": model,
+        **what,
+        "task": letter,
+        "metric": metric,
+        "mean": value,
+        "standard_error": value / 20,
+        "n": 64,
+    }
 
 
 def _curve(model: str, attack: Any, letter: str, step: int) -> dict[str, Any]:
     what = {key: getattr(attack, key) for key in ("family", "stepper", "norm", "epsilon", "steps", "attacked")}
     relative = 3 * (1 - float(np.exp(-step / 8)))
-    return {"model": model, "attack": attack.name, **what, "task": letter, "step": step, "loss": 1.0, "relative": relative}
+    return {
+        "model": model,
+        "attack": attack.name,
+        **what,
+        "task": letter,
+        "step": step,
+        "loss": 1.0,
+        "relative": relative,
+    }

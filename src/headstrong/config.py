@@ -219,7 +219,7 @@ class Config(Section):
     protocol: ProtocolConfig
     analysis: AnalysisConfig
     figures: FiguresConfig
-    report: ReportConfig = Field(ReportConfig(), description="The page, report.html.")
+    report: ReportConfig = Field(ReportConfig(models=[], images=2), description="The page, report.html.")
 
     @property
     def study_id(self) -> str:

@@ -203,7 +203,6 @@ class Plan:
             gradients=evaluation.gradients,
         )
 
-
     @cached_property
     def pictured(self) -> dict[str, EvaluationJob]:
         """The models of `report.models` that the plan has, and their jobs: the attack that tables show on the most

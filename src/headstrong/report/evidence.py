@@ -82,7 +82,7 @@ def audit_rows(findings: pd.DataFrame | None) -> Row:
         }
         for row in findings.to_dict("records")
     ]
-    agree = sum(row["agrees"] for row in rows)
+    agree = sum(bool(row["agrees"]) for row in rows)
     return {"agree": agree, "differ": len(rows) - agree, "rows": rows}
 
 

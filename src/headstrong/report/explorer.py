@@ -41,7 +41,7 @@ def context(
     shown = settings[0] if settings else None
     own = by_own_protocol(vulnerability, plan)
     curves = results / "tables" / "curves.csv"
-    data = {
+    data: Row = {
         "format": FORMAT,
         "tasks": {letter: {"title": TASKS[letter].title, "colour": colour(letter)} for letter in letters(plan)},
         "settings": [{key: one[key] for key in ("words", "joint", "single")} for one in settings],

@@ -163,7 +163,7 @@ function historyPlot(model, history) {
   );
   const positive = rows.every((one) => one.y > 0);
   const plot = linePlot("history", rows, {
-    x: { label: "epoch", tickFormat: "d", ticks: Math.min(8, history.epochs.length) },
+    x: { label: "epoch", tickFormat: "d", ticks: Math.max(1, Math.min(8, history.epochs.at(-1) - history.epochs[0])) },
     y: { label: "mean training loss", type: positive ? "log" : "linear", tickFormat: (value) => `${value}`, ticks: 5 },
   });
   const last = history.epochs.at(-1);
@@ -178,7 +178,7 @@ function curvePlot(model, curves) {
       .map((y, x) => ({ task, line, x, y, together: attacked.length > 1, title: `${taskWords(task)}, ${attacked} attacked\nafter ${x} steps: ${number(y)}` }))
       .filter((one) => one.y !== null),
   );
-  const plot = linePlot("curve", rows, { x: { label: "step", tickFormat: "d" }, y: { label: "loss / clean loss − 1" } });
+  const plot = linePlot("curve", rows, { x: { label: "step", tickFormat: "d" }, y: { label: "loss / clean loss − 1", tickFormat: (value) => (value === 0 ? "0" : number(value, 2)) } });
   const words = `${data().settings[0].words}. Each task attacked by itself${model.tasks.length > 1 ? ", dashed all at once" : ""}: the attacked task's loss, mean over the test images.`;
   return element("div", {}, plot, element("p", {}, element("small", {}, words)));
 }

@@ -59,8 +59,8 @@ def _shown(file: h5py.File) -> dict[str, Any]:
             maps = [file[f"{when}/{letter}"][k] for when in WHEN]
             drawn = colours(letter, maps, file[f"mask/{letter}"][k], classes)
             before, after = (short(value) for value in file[f"error/{letter}"][k])
-            tasks[letter] = {when: _png(pixels) for when, pixels in zip(WHEN, drawn, strict=True)}
-            tasks[letter] |= {"error_before": before, "error_after": after}
+            drawings = {when: _png(pixels) for when, pixels in zip(WHEN, drawn, strict=True)}
+            tasks[letter] = {**drawings, "error_before": before, "error_after": after}
         three = {"input": images[k], "adversarial": attacked[k], "difference": 0.5 + change[k] / (2 * largest)}
         found.append({"name": name, **{key: _png(eight_bits(v)) for key, v in three.items()}, "tasks": tasks})
     words = f"{attack['family']} on {attack['attacked']}, {radius_words(attack['norm'], attack['epsilon'])}"
