@@ -202,7 +202,11 @@ rule make_tables:
         vulnerability=f"{RESULTS}/tables/vulnerability.csv",
         plan=f"{RESULTS}/plan.csv",
     output:
-        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=SHAPED_TABLES),
+        tables=report(
+            expand(f"{RESULTS}/tables/{{table}}.csv", table=SHAPED_TABLES),
+            category="Tables",
+            caption="../docs/table.rst",
+        ),
         record=f"{RESULTS}/tables/make_tables.json",
     log:
         f"{RESULTS}/logs/make_tables.log",

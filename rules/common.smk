@@ -10,7 +10,7 @@ from headstrong.configfiles import CONFIG_FILE, as_yaml
 from headstrong.data.acquire import DATASETS
 from headstrong.data.build import code_modules, picture_modules
 from headstrong.jobs import to_dict
-from headstrong.provenance import code_digest, settings_json, training_code
+from headstrong.provenance import code_digest, file_digest, settings_json, training_code
 from headstrong.scale import in_words
 from headstrong.study import plan_settings
 from headstrong.workflow import (

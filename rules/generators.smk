@@ -119,7 +119,11 @@ rule collect_generated:
         evaluations=expand(f"{RESULTS}/generated/{{family}}.h5", family=FAMILIES),
         costs=expand(f"{RESULTS}/generated/{{family}}-cost.csv", family=FAMILIES),
     output:
-        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=GENERATED_TABLES),
+        tables=report(
+            expand(f"{RESULTS}/tables/{{table}}.csv", table=GENERATED_TABLES),
+            category="Tables",
+            caption="../docs/table.rst",
+        ),
         record=f"{RESULTS}/tables/collect_generated.json",
     log:
         f"{RESULTS}/logs/collect_generated.log",

@@ -67,7 +67,11 @@ rule collect_hidden:
             f"{RESULTS}/hidden/{{turn}}.h5", turn=[turn.id for turn in HIDDEN.turns]
         ),
     output:
-        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=HIDDEN_TABLES),
+        tables=report(
+            expand(f"{RESULTS}/tables/{{table}}.csv", table=HIDDEN_TABLES),
+            category="Tables",
+            caption="../docs/table.rst",
+        ),
         record=f"{RESULTS}/tables/collect_hidden.json",
     log:
         f"{RESULTS}/logs/collect_hidden.log",

@@ -66,7 +66,11 @@ rule collect_importance:
             f"{RESULTS}/importance/{{favouring}}.h5", favouring=FAVOURING
         ),
     output:
-        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=IMPORTANCE_TABLES),
+        tables=report(
+            expand(f"{RESULTS}/tables/{{table}}.csv", table=IMPORTANCE_TABLES),
+            category="Tables",
+            caption="../docs/table.rst",
+        ),
         record=f"{RESULTS}/tables/collect_importance.json",
     log:
         f"{RESULTS}/logs/collect_importance.log",

@@ -77,7 +77,7 @@ TABULATED = unique(
     ]
 )
 DRAWN = [f"{RESULTS}/figures", f"{RESULTS}/draw_figures.json"]
-REPORTED = [f"{RESULTS}/report.html", f"{RESULTS}/make_report.json"]
+REPORTED = [*PICTURED, f"{RESULTS}/report.html", f"{RESULTS}/make_report.json"]
 
 
 localrules:

@@ -3,6 +3,7 @@
 python scripts/make_report.py --results results/quick --settings @settings.json --output report.html
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -18,10 +19,22 @@ def main(arguments):
     settings = json.loads(program.text_or_file(arguments.settings))
     results = arguments.results
     read = [results / "plan.csv", *sorted(results.glob("tables/*.csv")), results / "figures"]
+    read += [path for pattern in ("pictured/*.h5", "models/*/history.csv") for path in sorted(results.glob(pattern))]
     facts = {"inputs": [path for path in read if path.exists()], "outputs": [arguments.output]}
     record = arguments.output.with_name("make_report.json")
     with RunRecord(record, settings=settings, code=stage_code("make_report"), **facts):
-        render(results, arguments.output, settings=settings, code=json.loads(arguments.codes))
+        codes = json.loads(arguments.codes)
+        render(results, arguments.output, settings=settings, code=codes, audit=audit_findings())
+
+
+def audit_findings():
+    """The audit of the papers' printed numbers as a frame; None while this checkout has no audit."""
+    if importlib.util.find_spec("headstrong.analysis.audit") is None:
+        return None
+    import pandas as pd
+
+    audit = importlib.import_module("headstrong.analysis.audit")
+    return pd.DataFrame(audit.findings())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from rocrate.rocrate import ROCrate
 
@@ -95,6 +97,22 @@ def test_digests_of_records_are_those_that_the_rules_take(results):
     assert digests == {rule: stage_code(rule) for rule in digests}
 
 
+def test_pictures_show_what_was_evaluated(results):
+    with (
+        h5py.File(results / "pictured" / "combinations-resnet18-sd.h5") as pictured,
+        h5py.File(results / "evaluations" / "combinations-resnet18-sd.h5") as evaluation,
+    ):
+        attack = json.loads(pictured.attrs["job"])["attacks"][0]
+        assert attack["attacked"] == "sd"
+        for letter in "sd":
+            errors = pictured[f"error/{letter}"][:]
+            assert errors[:, 0] == pytest.approx(evaluation[f"clean/{letter}/error"][:2], rel=1e-3)
+            assert errors[:, 1] == pytest.approx(evaluation[f"attacks/{attack['name']}/{letter}/error"][:2], rel=1e-2)
+        change = np.abs(pictured["adversarial"][:] - pictured["image"][:])
+        assert 0 < change.max() <= attack["epsilon"] * (1 + 1e-5)
+    assert "data:image/png;base64," in (results / "report.html").read_text()
+
+
 def test_new_records_make_nothing_run_again(study, results):
     for record in Lineage(results).records:
         record.path.touch()
@@ -116,6 +134,7 @@ def test_new_records_make_nothing_run_again(study, results):
         ("perturbations", ["rule evaluate_generators", "1 trained generator:", "unchanged, 5 files"]),
         ("hidden/scenes-d.h5", ["1 copy that forgot a task:", "rule evaluate_hidden"]),
         ("data/train.manifest.json", ["manifest", "rule build_data"]),
+        ("pictured/combinations-resnet18-sd.h5", ["rule picture_attacks", "1 trained model:"]),
         ("report.html", ["rule make_report", "by draw_figures", "tables:"]),
     ],
 )

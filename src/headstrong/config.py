@@ -177,6 +177,15 @@ class FiguresConfig(Section):
     width: Annotated[float, Field(gt=0, le=100)] = Field(7.0, description="Width in inches.")
 
 
+class ReportConfig(Section):
+    """What the page shows beside tables and figures."""
+
+    models: list[str] = Field(
+        [], description="Models shown with pictures under attack; those that the plan does not have are left out."
+    )
+    images: Annotated[int, Field(gt=0, le=20)] = Field(2, description="Pictures of each: the first test images.")
+
+
 class Config(Section):
     """The whole configuration of a study."""
 
@@ -210,6 +219,7 @@ class Config(Section):
     protocol: ProtocolConfig
     analysis: AnalysisConfig
     figures: FiguresConfig
+    report: ReportConfig = Field(ReportConfig(models=[], images=2), description="The page, report.html.")
 
     @property
     def study_id(self) -> str:

@@ -22,6 +22,7 @@ _NOUNS = {
     "evaluate_importance": ("evaluation of important classes", "evaluations of important classes"),
     "choose_classes": ("choice of important classes", "choices of important classes"),
     "time_generators": ("timing of generators", "timings of generators"),
+    "picture_attacks": ("set of pictures under attack", "sets of pictures under attack"),
     "draw_figures": ("set of figures", "sets of figures"),
     "make_report": ("report", "reports"),
 }

@@ -23,6 +23,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evaluate_importance": ("headstrong.importance",),
     "choose_classes": ("headstrong.class_choice",),
     "time_generators": ("headstrong.generator_timing",),
+    "picture_attacks": ("headstrong.pictured",),
     "measure_baselines": ("headstrong.analysis.baselines",),
     "collect_vulnerability": ("headstrong.analysis.vulnerability",),
     "collect_attacks": tuple(

@@ -206,6 +206,22 @@ class Plan:
             gradients=evaluation.gradients,
         )
 
+    @cached_property
+    def pictured(self) -> dict[str, EvaluationJob]:
+        """The models of `report.models` that the plan has, and their jobs: the attack that tables show on the most
+        tasks, on the first test images. A model that is not attacked so has none."""
+        analysis, wanted = self.config.analysis, self.config.report
+        shown = (analysis.family, analysis.norm, analysis.epsilon, analysis.steps)
+        found = {}
+        for model in self.models:
+            if model.id in wanted.models:
+                job = self.evaluation_job(model.id)
+                fits = [one for one in job.attacks if (one.family, one.norm, one.epsilon, one.steps) == shown]
+                if fits:
+                    attack = max(fits, key=lambda one: len(one.attacked))
+                    found[model.id] = replace(job, attacks=(attack,), samples=wanted.images, gradients=False)
+        return found
+
 
 def _protocol_of(config: Config, section: str) -> dict[str, Any]:
     """Every switch with its value for the models of one section."""

@@ -28,7 +28,7 @@ def number(value: Any, digits: int = 3) -> str:
     if value != 0 and (abs(value) < 1e-4 or abs(value) >= 1e5):
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}".replace("-", "−")
-    if abs(value) >= 10**digits:
+    if abs(float(f"{value:.{digits}g}")) >= 10**digits:  # 999.6 is a thousand in three digits
         return f"{value:.0f}".replace("-", "−")
     return f"{value:#.{digits}g}".rstrip(".").replace("-", "−")
 

@@ -18,6 +18,7 @@ RECORDS = {
     "data": "data/*.json",
     "training": "models/*/run.json",
     "evaluation": "evaluations/*.json",
+    "pictures under attack": "pictured/*.json",
     "pictures": "pictures/*/*/*.json",
     "classifiers": "classifiers/*/run.json",
     "generators": "generators/*/run.json",

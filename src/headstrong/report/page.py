@@ -17,7 +17,18 @@ from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import by_own_protocol, read_plan
 from headstrong.errors import BrokenFileError
 from headstrong.figures.gallery import INDEX
-from headstrong.report import attack_blocks, blocks, facts, generated_blocks, hidden_blocks, importance_blocks, protocol
+from headstrong.report import (
+    attack_blocks,
+    blocks,
+    evidence,
+    explorer,
+    facts,
+    generated_blocks,
+    hidden_blocks,
+    importance_blocks,
+    program_text,
+    protocol,
+)
 
 TEMPLATE = "page.html"
 INLINED = 12  # figures of one kind shown on the page; a study of five encoders has more, in its figures folder
@@ -27,6 +38,7 @@ TABLES_OF_MODELS = {
     "pairs": "the tables of pairs (supplement Tables 2 to 6)",
     "table_1": "Table 1",
     "table_3": "Table 3 (surrogates)",
+    "surrogates": "correlations of surrogates",
     "combinations": "the table of all combinations",
     **attack_blocks.TABLES,
 }
@@ -47,6 +59,7 @@ def render(
     code: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
     figure_script: str = "scripts/draw_figures.py",
+    audit: pd.DataFrame | None = None,
 ) -> None:
     """Write the report of one study.
 
@@ -54,7 +67,8 @@ def render(
     TABLES_OF_MODELS and SECTION_TABLES are used where they are), figures/ with index.json, benchmarks/ and run
     records. settings: the whole configuration as plain values; settings["protocol"] with every switch resolved.
     code: digests of the code of the stages after evaluation, by stage. versions: of Python and packages; None: those
-    running now. figure_script: what drew the figures.
+    running now. figure_script: what drew the figures. audit: findings about the papers' printed numbers, columns
+    `evidence.AUDIT_COLUMNS`; None: there were none to be had.
     The page has no time stamp: equal results give equal bytes. What is absent is said on the page.
     Raises MissingDataError where models lack a plan or vulnerability.csv, BrokenFileError for a file that is not as it
     should be.
@@ -90,6 +104,9 @@ def render(
         "records": records,
         "times": times,
         "absent": absent,
+        "styles": program_text.styles(),
+        "verdicts": evidence.verdicts(evidence.read_claims(results)),
+        "audit": evidence.audit_rows(audit),
         **(_spine(results, tables, settings) if spine else {}),
         **attack_blocks.context(tables),
         **generated_blocks.context(tables),
@@ -117,6 +134,9 @@ def _spine(results: Path, tables: Mapping[str, pd.DataFrame], settings: Mapping[
     vulnerability = read_table(results / "tables" / "vulnerability.csv")
     return {
         "head": facts.headline(plan, vulnerability),
+        "explorer": explorer.context(results, plan, vulnerability, tables, settings.get("analysis") or {}),
+        "libraries": program_text.libraries(),
+        "scripts": program_text.programs(),
         **_tables(by_own_protocol(vulnerability, plan), tables, settings),
     }
 

@@ -1,0 +1,51 @@
+"""Pictures of one model under one attack: images, attacked images, truth and predictions, into one HDF5.
+
+  python scripts/picture_attacks.py --job @job.json --weights weights.safetensors --data results/quick/data/test.h5
+      --output pictured.h5
+
+`--job` holds everything that can change the numbers: the "job" attribute of an existing file is a good start.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from headstrong import program
+from headstrong.jobs import evaluation_job_from_dict
+from headstrong.provenance import RunRecord, code_digest
+
+
+def main(arguments):
+    from headstrong.devices import take_device
+    from headstrong.pictured import picture  # late: torch takes seconds, --help should not
+
+    fields = json.loads(program.text_or_file(arguments.job))
+    code = arguments.code or code_digest("headstrong.pictured")
+    facts = {"code": code, "threads": arguments.threads}
+    facts |= {"inputs": [arguments.weights, arguments.data], "outputs": [arguments.output]}
+    with (
+        take_device(arguments.device) as device,
+        RunRecord(arguments.output.with_suffix(".json"), job=fields, device=device, **facts) as record,
+    ):
+        picture(
+            evaluation_job_from_dict(fields),
+            arguments.weights,
+            arguments.data,
+            arguments.output,
+            device=device,
+            threads=arguments.threads,
+            code=code,
+        )
+        record.add(sha256=record.digest(arguments.output), weights=record.digest(arguments.weights))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("--job", required=True, help="the evaluation job, of one attack: JSON, or @FILE with JSON")
+    parser.add_argument("--weights", type=Path, required=True, help="safetensors file of the model")
+    parser.add_argument("--data", type=Path, required=True, help="cache of the test split")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
+    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
+    parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--code", help="digest of the code; computed when not given")
+    sys.exit(program.run(main, parser))
