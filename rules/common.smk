@@ -76,11 +76,19 @@ def none_such(name):
 
 
 def training_data(wildcards):
-    return f"{RESULTS}/data/train.h5" if wildcards.run in RUNS else none_such(wildcards.run)
+    return (
+        f"{RESULTS}/data/train.h5"
+        if wildcards.run in RUNS
+        else none_such(wildcards.run)
+    )
 
 
 def model_weights(wildcards):
-    return weights_of(wildcards.model) if wildcards.model in PLAN else none_such(wildcards.model)
+    return (
+        weights_of(wildcards.model)
+        if wildcards.model in PLAN
+        else none_such(wildcards.model)
+    )
 
 
 def data_settings(wildcards):

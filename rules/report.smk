@@ -78,10 +78,11 @@ rule make_report:
                 "collect_generated": code_digest(*GENERATED_TABLE_MODULES),
                 "collect_importance": code_digest(*IMPORTANCE_TABLE_MODULES),
                 "collect_hidden": code_digest(*HIDDEN_TABLE_MODULES),
+                "judge_claims": code_digest("headstrong.analysis.claims"),
                 "draw_figures": code_digest("headstrong.figures.gallery"),
             }
         ),
-        code=code_digest("headstrong.report.page"),
+        code=code_digest("headstrong.report.page", "headstrong.analysis.audit"),
         parts={path.name: file_digest(path)[:16] for path in PAGE_PARTS},
     shell:
         "python scripts/make_report.py --results {params.folder} --settings {params.settings:q}"

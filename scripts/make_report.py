@@ -3,7 +3,6 @@
 python scripts/make_report.py --results results/quick --settings @settings.json --output report.html
 """
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,7 +13,8 @@ from headstrong.stages import stage_code
 
 
 def main(arguments):
-    from headstrong.report.page import render  # late: pandas takes a second, --help should not
+    from headstrong.analysis import audit  # late: pandas takes a second, --help should not
+    from headstrong.report.page import render
 
     settings = json.loads(program.text_or_file(arguments.settings))
     results = arguments.results
@@ -24,17 +24,7 @@ def main(arguments):
     record = arguments.output.with_name("make_report.json")
     with RunRecord(record, settings=settings, code=stage_code("make_report"), **facts):
         codes = json.loads(arguments.codes)
-        render(results, arguments.output, settings=settings, code=codes, audit=audit_findings())
-
-
-def audit_findings():
-    """The audit of the papers' printed numbers as a frame; None while this checkout has no audit."""
-    if importlib.util.find_spec("headstrong.analysis.audit") is None:
-        return None
-    import pandas as pd
-
-    audit = importlib.import_module("headstrong.analysis.audit")
-    return pd.DataFrame(audit.findings())
+        render(results, arguments.output, settings=settings, code=codes, audit=audit.findings())
 
 
 if __name__ == "__main__":

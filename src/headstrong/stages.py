@@ -37,7 +37,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "make_tables": ("headstrong.analysis.build",),
     "judge_claims": ("headstrong.analysis.claims",),
     "draw_figures": ("headstrong.figures.gallery",),
-    "make_report": ("headstrong.report.page",),
+    "make_report": ("headstrong.report.page", "headstrong.analysis.audit"),
     "apply_perturbation": ("headstrong.generated_files",),
 }
 
