@@ -107,6 +107,10 @@ def evaluation_job(wildcards):
     return settings_json(to_dict(PLAN.evaluation_job(wildcards.model)))
 
 
+def picture_job(wildcards):
+    return settings_json(to_dict(PLAN.pictured[wildcards.model]))
+
+
 def runtime_minutes(minutes):
     """Minutes for a job, more with every attempt: retries belong to the profile."""
 

@@ -9,10 +9,6 @@ PAGE_PARTS = sorted(
 )
 
 
-def picture_job(wildcards):
-    return settings_json(to_dict(PLAN.pictured[wildcards.model]))
-
-
 rule picture_attacks:
     input:
         weights=model_weights,
