@@ -21,6 +21,7 @@ def compare(study, local, name):
     assert set(study.states()) == {"COMPLETED"}
 
 
+@pytest.mark.slow
 def test_a_study_through_slurm_equals_the_local_run(slurm, tmp_path):
     local = checkout.make(tmp_path / "local")
     checkout.run(local)
