@@ -6,7 +6,9 @@ import contextlib
 import os
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import Times, Work, interleaved
 from headstrong.machine import NoAnswerError, ask, processors
+from headstrong.provenance import ROOT
 from headstrong.runtime import reproducible
 
 MOST_CALLS = 200  # of a way in one round
@@ -180,5 +183,7 @@ def share_of_rate(images_per_second: float, flops_per_image: float, rate: float)
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line of reasonable length."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    """An error in one line of reasonable length, with the place in our code that it came from."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ROOT)]
+    place = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
