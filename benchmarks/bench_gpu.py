@@ -94,8 +94,15 @@ class Child:
         except (EOFError, ConnectionError):
             raise MachineError("the GPU's process ended as it started; run `python -m headstrong doctor`") from None
         if kind == "none":
-            raise MachineError(f"no GPU can be used: {content}; bench-gpu needs one with CUDA (--device cpu tries it out)")
+            raise MachineError(
+                f"no GPU can be used: {content}; bench-gpu needs one with CUDA (--device cpu tries it out)"
+            )
         return dict(content)
+
+    @property
+    def process_id(self) -> int:
+        """Of the process, and of the group that it leads."""
+        return self._process.pid or 0
 
     def measure(self, piece: Piece, ledger: Ledger, folder: Path, left: float) -> tuple[str, list[Row]]:
         """How a piece ended within so many seconds, and its rows. What it tells goes into the ledger at once."""
@@ -128,10 +135,9 @@ class Child:
         """End the process and all that it started; one that waits for a piece has some seconds to end by itself."""
         self._end.close()
         self._process.join(patience)
-        if self._process.is_alive() and self._process.pid:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process_id, signal.SIGKILL)  # also what a process that ended by itself has left
+        self._process.kill()
         self._process.join(10)
 
 
@@ -139,7 +145,8 @@ def _measure_pieces(end: Connection, device: str, scale: Scale, log_file: str) -
     """The child: one piece after the other, as the parent asks, on a GPU of its own."""
     with contextlib.suppress(OSError):
         os.setsid()  # so that all that it starts can be ended with it
-    sys.stderr = open(log_file, "a", buffering=1, encoding="utf-8")  # no terminal: then no bars, which need a library
+    # No terminal: then no bars, which need a library.
+    sys.stderr = open(log_file, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
     standins.install()
     with contextlib.ExitStack() as held:
         from benchmarks.device import device_facts, one_line
@@ -272,7 +279,9 @@ def _wanted(only: list[str] | None, scale: Scale) -> list[Piece]:
 
 def parser() -> argparse.ArgumentParser:
     found = program.argument_parser(__doc__)
-    found.add_argument("--output", type=Path, default=Path("results/bench_gpu.json"), help="JSON, added to by each call")
+    found.add_argument(
+        "--output", type=Path, default=Path("results/bench_gpu.json"), help="JSON that each call adds to"
+    )
     found.add_argument("--minutes", type=float, default=9.0, help="after which the call has ended")
     found.add_argument("--only", nargs="+", metavar="PIECE", help="pieces to measure; all when not given")
     found.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try the command out")

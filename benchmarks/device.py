@@ -75,9 +75,7 @@ def with_cudnn(device: str, *, enabled: bool = True, benchmark: bool = False) ->
     """As `reproducible`, with cuDNN said to be on or off, and its choice of kernels by trying them."""
     with (
         reproducible(device, 1),
-        torch.backends.cudnn.flags(
-            enabled=enabled, deterministic=not benchmark, benchmark=benchmark, allow_tf32=False
-        ),
+        torch.backends.cudnn.flags(enabled=enabled, deterministic=not benchmark, benchmark=benchmark, allow_tf32=False),
     ):
         yield
 
@@ -93,7 +91,11 @@ def within(context: Callable[[], contextlib.AbstractContextManager[None]], work:
 
 
 def rates(
-    ways: Mapping[str, tuple[Work, int]], device: str, rounds: int, seconds: float, contexts: Mapping[str, Any] | None = None
+    ways: Mapping[str, tuple[Work, int]],
+    device: str,
+    rounds: int,
+    seconds: float,
+    contexts: Mapping[str, Any] | None = None,
 ) -> Times:
     """Images per second of each way, round by round, all ways in turn.
 

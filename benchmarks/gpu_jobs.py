@@ -30,7 +30,13 @@ JOBS = ROOT / "benchmarks" / "full_jobs.json"
 FORMAT = "headstrong-full-jobs-1"
 FILES = ("config.yaml", "studies/full.yaml", "benchmarks/full_rooms64.yaml")
 # Runs of a stratum in the sample, by section and number of tasks; the large strata decide the hours.
-SAMPLE = {("combinations", 4): 12, ("combinations", 3): 10, ("combinations", 2): 6, ("weighted", 2): 4, ("encoders", 2): 4}
+SAMPLE = {
+    ("combinations", 4): 12,
+    ("combinations", 3): 10,
+    ("combinations", 2): 6,
+    ("weighted", 2): 4,
+    ("encoders", 2): 4,
+}
 OTHERS = 2
 
 

@@ -54,7 +54,7 @@ class Ledger:
         return found is None or found["how"] == CUT or (found["how"] == FAILED and found["tries"] < TRIES)
 
     def expected(self, piece: str, usual: float, most: float) -> float:
-        """Seconds that a piece is expected to take: the usual, or more than an interrupted one had, but at most `most`."""
+        """Seconds that a piece is expected to take: the usual, or more than it had when interrupted; at most `most`."""
         found = self.pieces.get(piece, {})
         return min(most, max(usual, 1.5 * found["seconds"])) if found.get("how") == CUT else usual
 

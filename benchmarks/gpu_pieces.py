@@ -124,7 +124,9 @@ def training_rows(bench: Bench, side: int) -> Iterator[Row]:
             yield row(found["png"], peer_name=peer, target="ratio >= 4")
         fed_name = "the same plain loop, fed from the device's memory"
         yield row(found["memory"], peer_name=fed_name)
-        yield make_row(f"{name}, {CUDNN}", SPEED, found[CUDNN], found["memory"], peer_name=fed_name, more_is_better=True)
+        yield make_row(
+            f"{name}, {CUDNN}", SPEED, found[CUDNN], found["memory"], peer_name=fed_name, more_is_better=True
+        )
         yield from _shares(bench, name, found["ours"], found["memory"], _training_flops(scene))
 
 
@@ -207,7 +209,7 @@ def _attack_flops(scene: Scene) -> float:
 
 
 def equality_rows(bench: Bench) -> Iterator[Row]:
-    """Whether bfloat16 and folding reach what float32 on the network as saved reaches, on a network trained a little."""
+    """Whether bfloat16 and folding reach what float32 on the network as saved does, trained a little."""
     scene = bench.scene(bench.scale.sides[0])
     with reproducible(bench.device, 1):
         losses = attacking.plain(scene, TASKS)[1]
@@ -260,7 +262,9 @@ def graph_training_rows(bench: Bench) -> Iterator[Row]:
         replay, result = graphs.recorded(step)
         replayed = graphs.losses_of_steps(step, replay, result, 3)
         off = float(((replayed - apart).abs() / apart.abs().clamp(min=1e-6)).max())
-        yield make_row(f"{name}: largest relative difference of the losses of three steps", "-", [off], target="ours <= 0.01")
+        yield make_row(
+            f"{name}: largest relative difference of the losses of three steps", "-", [off], target="ours <= 0.01"
+        )
         context = partial(with_cudnn, bench.device)
         ways = {"graph": (replay, batch), "steps": (step, batch)}
         found = bench.rates(ways, dict.fromkeys(ways, context))
@@ -278,7 +282,9 @@ def graph_attack_rows(bench: Bench) -> Iterator[Row]:
         apart = work.run(work.step).clone()
         replay, _ = graphs.recorded(work.step)
         share = float((work.run(replay) - apart).abs().gt(1e-6).double().mean())
-        yield make_row(f"{name}: share of channels that differ", "-", [share], target=f"ours <= {attacking.DIFFERENT:g}")
+        yield make_row(
+            f"{name}: share of channels that differ", "-", [share], target=f"ours <= {attacking.DIFFERENT:g}"
+        )
         ways: Any = {"graph": (lambda: work.run(replay), batch), "steps": (lambda: work.run(work.step), batch)}
         found = bench.rates(ways, dict.fromkeys(ways, partial(with_cudnn, bench.device)))
     yield make_row(name, SPEED, found["graph"], found["steps"], peer_name="step by step, cuDNN on", more_is_better=True)

@@ -68,8 +68,8 @@ PUBLISHED = Scale(
     tiny=False,
 )  # fmt: skip
 TINY = Scale(
-    name="tiny", sides=(32,), images=4, batch=2, epochs=1, width=0.125, training_batches=(2, 4),
-    attack_batches=(2, 4), steps=2, rounds=2, seconds=0.0, slowest=4.0, haste=0.01, loaders=1, matrix=64, side_by_side=(1, 2),
-    side_seconds=0.2, runs=1, tiny=True,
+    name="tiny", sides=(32,), images=4, batch=2, epochs=1, width=0.125, training_batches=(2,),
+    attack_batches=(2, 4), steps=2, rounds=1, seconds=0.0, slowest=4.0, haste=0.01, loaders=1, matrix=64,
+    side_by_side=(1,), side_seconds=0.2, runs=1, tiny=True,
 )  # fmt: skip
 SCALES = {scale.name: scale for scale in (PUBLISHED, TINY)}

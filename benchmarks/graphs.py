@@ -68,7 +68,9 @@ def recorded(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     return graph.replay, result
 
 
-def losses_of_steps(step: RecordableStep, replay: Callable[[], Any] | None, result: Tensor | None, steps: int) -> Tensor:
+def losses_of_steps(
+    step: RecordableStep, replay: Callable[[], Any] | None, result: Tensor | None, steps: int
+) -> Tensor:
     """Losses (steps, T) of so many steps from the start, step by step or replayed."""
     step.restart()
     found = []

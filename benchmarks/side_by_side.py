@@ -79,7 +79,7 @@ class Workers:
 
 def _work(end: Connection, device: str, log: str) -> None:
     standins.install()
-    sys.stderr = open(log, "a", encoding="utf-8")  # no terminal: then no bars, which need a library
+    sys.stderr = open(log, "a", encoding="utf-8")  # noqa: SIM115  (no terminal: then no bars, which need a library)
     import torch
 
     import headstrong.evaluation

@@ -1,56 +1,26 @@
-"""A stand-in for the one library that training and evaluation need and a bare GPU machine may lack: safetensors.
+"""safetensors where the library is missing: what `headstrong.models.store` uses of it.
 
 The format is 8 bytes with the length of a header, little-endian; the header, JSON padded with spaces to a multiple of
-8; then the numbers. Where the library is installed, it is used.
+8; then the numbers.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-import types
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 # In the order of the library, which writes the last kinds first; within a kind, tensors go by name.
-_KINDS = (
+KINDS = (
     ("bool", "BOOL"), ("uint8", "U8"), ("int8", "I8"), ("int16", "I16"), ("uint16", "U16"), ("float16", "F16"),
     ("bfloat16", "BF16"), ("int32", "I32"), ("uint32", "U32"), ("float32", "F32"), ("float64", "F64"), ("int64", "I64"),
     ("uint64", "U64"),
 )  # fmt: skip
-_RANK = {kind: rank for rank, (kind, _) in enumerate(_KINDS)}
-_CODE, _KIND = dict(_KINDS), {code: kind for kind, code in _KINDS}
+_KIND = {code: kind for kind, code in KINDS}
 
 
 class SafetensorError(Exception):
     """A file is not in the format."""
-
-
-def install() -> bool:
-    """Put the stand-in where `import safetensors` finds it, if the library is missing; returns whether it was."""
-    if "safetensors" in sys.modules or importlib.util.find_spec("safetensors") is not None:
-        return False
-    package, torch_part = types.ModuleType("safetensors"), types.ModuleType("safetensors.torch")
-    package.__dict__.update(safe_open=safe_open, SafetensorError=SafetensorError, torch=torch_part, __path__=[])
-    torch_part.__dict__.update(save=save)
-    sys.modules.update({"safetensors": package, "safetensors.torch": torch_part})
-    return True
-
-
-def save(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of a file of these tensors, contiguous and on the CPU: the library's."""
-    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
-    parts, end = [], 0
-    for name in sorted(tensors, key=lambda name: (-_RANK[_kind(tensors[name])], name)):
-        part = _bytes_of(tensors[name])
-        shape, start, end = list(tensors[name].shape), end, end + len(part)
-        header[name] = {"dtype": _CODE[_kind(tensors[name])], "shape": shape, "data_offsets": [start, end]}
-        parts.append(part)
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 class safe_open:  # noqa: N801  (the library's name)
@@ -97,14 +67,3 @@ class safe_open:  # noqa: N801  (the library's name)
         if start == end:
             return torch.empty(entry["shape"], dtype=kind)
         return torch.frombuffer(bytearray(self._data[start:end]), dtype=kind).reshape(entry["shape"])
-
-
-def _kind(tensor: Any) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _bytes_of(tensor: Any) -> bytes:
-    import torch
-
-    flat = tensor.reshape(-1)
-    return bytes(flat.view(torch.uint8).numpy().tobytes()) if flat.numel() else b""
