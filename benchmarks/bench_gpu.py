@@ -169,17 +169,14 @@ def _device(name: str) -> Any:
     """Within it, the GPU is this process's alone. Raises RuntimeError where torch has none."""
     import torch
 
-    if name == "cpu":
-        yield
-        return
-    if not torch.cuda.is_available():
-        raise RuntimeError("torch finds no CUDA device here")
     from headstrong.devices import take_device
 
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(take_device("cuda", alone=True))
+            held.enter_context(take_device(name, alone=True))
         except (ConfigError, MachineError) as error:
+            if not torch.cuda.is_available():
+                raise RuntimeError("torch finds no CUDA device here") from error
             print(f"measuring without a lock on the GPU: {error}", file=sys.stderr)
         yield
 

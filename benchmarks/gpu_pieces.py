@@ -66,7 +66,7 @@ class Bench:
         scale = self.scale
         return Scene(
             self.folder / f"rooms-{side}", side, scale.images, scale.batch, scale.epochs, scale.width, TASKS,
-            self.device, "auto", processors()[1],
+            self.device, "auto", self.scale.processes,
         )  # fmt: skip
 
     def rates(self, ways: Any, contexts: Any = None) -> Times:
@@ -359,7 +359,9 @@ def study_piece(bench: Bench) -> Iterator[Row]:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             build_split(settings, path, code="benchmark", processes=processors()[1])
-    count = int(bench.noted.get("side by side", bench.scale.side_by_side[0]))
+    counts = bench.scale.side_by_side
+    count = int(bench.noted.get("side by side", counts[len(counts) // 2]))
+    bench.note("side by side", count)  # what the hours of the study are reckoned with
     workers = Workers(count, bench.device, bench.folder)
     try:
         whole = measure(

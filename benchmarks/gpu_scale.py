@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.gpu_jobs import FullJobs, SampledRun
+from headstrong.machine import processors
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Scale:
     side_seconds: float
     runs: int | None
     tiny: bool
+
+    @property
+    def processes(self) -> int:
+        """How many build the data of a scene."""
+        return 1 if self.tiny else processors()[1]
 
     def data(self, jobs: FullJobs) -> dict[str, dict[str, Any]]:
         """By split, what the study's data are built from."""

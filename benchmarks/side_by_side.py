@@ -69,12 +69,9 @@ class Workers:
         """End them all, whatever they do."""
         for end, process in zip(self._ends, self._processes, strict=True):
             end.close()
-            process.terminate()
+            process.kill()  # a training would hold a SIGTERM back until its next checkpoint
         for process in self._processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.join()
 
 
 def _work(end: Connection, device: str, log: str) -> None:
