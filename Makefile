@@ -1,5 +1,6 @@
 # make study [STUDY="full tiny"] [CORES=16]   set up, run a study, leave results/<study>/report.html
 # make bench   measure against peers, in an environment of their own, into results/bench.json
+# make bench-gpu   measure on this machine's NVIDIA GPU with this machine's torch, into results/bench_gpu.json
 # make test | test-slow | test-cluster | lint | format | schema | lock | clean-venv
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ configfiles := $(if $(overlays),--configfile $(overlays))
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 UV_COMPILE = uv pip compile --override overrides.in --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: study bench test test-slow test-cluster lint format schema lock clean-venv
+.PHONY: study bench bench-gpu test test-slow test-cluster lint format schema lock clean-venv
 
 study: $(VENV)/.ready
 	$(BIN)/python -m headstrong plan --study $(STUDY) --count
@@ -34,6 +35,10 @@ test-cluster: $(VENV)/.ready-to-test
 
 bench: $(BENCH_VENV)/.ready
 	PYTHONPATH=src $(BENCH_VENV)/bin/python -m benchmarks.bench --output results/bench.json $(BENCH)
+
+# Needs torch, torchvision, numpy, h5py and pandas, nothing of ours installed. Ends in ten minutes; the next call goes on.
+bench-gpu:
+	PYTHONPATH=src $(PYTHON) -m benchmarks.bench_gpu --output results/bench_gpu.json $(BENCH)
 
 lint: $(VENV)/.ready-to-test
 	$(BIN)/ruff check .

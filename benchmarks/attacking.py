@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.rows import Row, absent, make_row
@@ -35,10 +35,10 @@ def pgd_rows(scene: Scene, rounds: int, steps: int = STEPS) -> Iterator[Row]:
     """Rows of PGD against the peers that are there, and of what its results differ by."""
     with reproducible("cpu", 1):
         ours = {kind: our_attack(scene, TASKS, kind, steps) for kind in ("float32", "bfloat16")}
-        yield from _vulnerability_rows(scene, steps)
+        yield from vulnerability_rows(scene, steps)
         found = {name: peers.missing(name) for name in peers.MAKERS}
         makers = {name: peers.MAKERS[name] for name, reason in found.items() if reason is None}
-        network = peers.LossAsClassifier(*_plain(scene, TASKS)).eval()
+        network = peers.LossAsClassifier(*plain(scene, TASKS)).eval()
         others = {name: make(network, EPSILON, STEP, steps) for name, make in makers.items()}
         yield from _equality_rows(scene, others, steps)
         images = scene.test.images
@@ -67,15 +67,43 @@ def our_attack(
     network = frozen(scene.model, batch.images[:1])
     job = attack(tasks, balancer, steps)
 
+    losses = losses_on(network, batch, tasks, precision)
+    return lambda images: perturb(losses, images, job, tasks, batch.index, 0)
+
+
+def losses_on(network: nn.Module, batch: Batch, tasks: str, precision: str) -> Losses:
+    """The attacked losses (B, T) of a batch on a network, at any images."""
+
     def at(points: Tensor) -> Tensor:
-        with autocast(precision, "cpu"):
+        with autocast(precision, points.device):
             outputs = network(points, tasks)
         return per_sample_losses(outputs, batch, tasks, pixels="valid", class_weights=None)
 
-    return lambda images: perturb(at, images, job, tasks, batch.index, 0)
+    return at
 
 
-def _plain(scene: Scene, tasks: str, batch: Batch | None = None) -> tuple[MultiTaskModel, Losses]:
+def plain_step(losses: Losses, clean: Tensor, points: Tensor) -> Tensor:
+    """One step of PGD in the Linf ball, written down plainly: gradient of the summed losses, sign, ball, [0, 1]."""
+    points = points.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(losses(points).sum(), points)
+    moved = points.detach() + STEP * gradient.sign()
+    return torch.minimum(torch.maximum(moved, clean - EPSILON), clean + EPSILON).clamp(0, 1)
+
+
+def plain_attack(scene: Scene, tasks: str, steps: int, batch: Batch | None = None) -> Way:
+    """PGD by `plain_step` in float32 on the network as it was saved, in torch's usual memory layout."""
+    _, losses = plain(scene, tasks, batch)
+
+    def run(images: Tensor) -> Tensor:
+        points = images
+        for _ in range(steps):
+            points = plain_step(losses, images, points)
+        return points
+
+    return run
+
+
+def plain(scene: Scene, tasks: str, batch: Batch | None = None) -> tuple[MultiTaskModel, Losses]:
     """The network as it was saved, in torch's usual memory layout, and the attacked losses (B, T) on it."""
     model = scene.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     truth = scene.test if batch is None else batch
@@ -110,7 +138,7 @@ def check_same(name: str, ours: Tensor, other: Tensor) -> float:
 
 def _equality_rows(scene: Scene, others: Mapping[str, Way], steps: int) -> Iterator[Row]:
     """Our attack on the very network that the peers are given: the same images, channel for channel."""
-    _, losses = _plain(scene, TASKS)
+    _, losses = plain(scene, TASKS)
     images = scene.test.images
     ours = perturb(losses, images, attack(TASKS, steps=steps), TASKS, scene.test.index, 0)
     for name, way in others.items():
@@ -120,11 +148,11 @@ def _equality_rows(scene: Scene, others: Mapping[str, Way], steps: int) -> Itera
             yield make_row(title, "-", [share], peer_name=peers.titled(name), target=f"ours <= {DIFFERENT:g}")
 
 
-def _vulnerability_rows(scene: Scene, steps: int) -> Iterator[Row]:
+def vulnerability_rows(scene: Scene, steps: int) -> Iterator[Row]:
     """What folding and bfloat16 change, measured by the network as it was saved, in float32."""
     values: dict[str, list[Tensor]] = {"plain": [], "float32": [], "bfloat16": []}
     for batch in scene.batches:
-        _, losses = _plain(scene, TASKS, batch)
+        _, losses = plain(scene, TASKS, batch)
         attacked = {kind: our_attack(scene, TASKS, kind, steps, batch=batch)(batch.images) for kind in list(values)[1:]}
         attacked["plain"] = perturb(losses, batch.images, attack(TASKS, steps=steps), TASKS, batch.index, 0)
         for name, images in attacked.items():
@@ -143,7 +171,7 @@ def balanced_rows(scene: Scene, rounds: int) -> Iterator[Row]:
     with reproducible("cpu", 1):
         steps, images = BALANCED_STEPS, scene.test.images
         one, each = our_attack(scene, tasks, "float32", steps, "dgba"), balanced_by_task(scene, tasks, steps)
-        losses = _plain(scene, tasks)[1]
+        losses = plain(scene, tasks)[1]
         same = perturb(losses, images, attack(tasks, "dgba", steps), tasks, scene.test.index, 0)
         check_same("balanced attack, a backward pass per task", same, each(images))
         times = interleaved({"one": _work(one, images), "each": _work(each, images)}, rounds)
@@ -159,7 +187,7 @@ def balanced_by_task(scene: Scene, tasks: str, steps: int) -> Way:
 
     Each task's gradient is divided by that image's loss, the quotients are added up and the image follows the sign.
     """
-    model, _ = _plain(scene, tasks)
+    model, _ = plain(scene, tasks)
 
     def run(images: Tensor) -> Tensor:
         points = images

@@ -77,7 +77,7 @@ def _adv_lib(network: nn.Module, epsilon: float, step: float, steps: int) -> Att
 
 
 def _labels(images: Tensor) -> Tensor:
-    return torch.zeros(len(images), dtype=torch.long)
+    return torch.zeros(len(images), dtype=torch.long, device=images.device)
 
 
 MAKERS: dict[str, Maker] = {

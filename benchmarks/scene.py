@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.build import build_split
 from headstrong.jobs import AttackJob, TrainingJob
@@ -21,7 +23,8 @@ class Scene:
     """A folder with data of rooms and a model of some tasks, made when they are first asked for.
 
     side: of the square images, in pixels. images: of the training set. batch: images attacked together. epochs: of the
-    training. width: of resnet18. tasks: letters of the model; the first three are those that PGD attacks.
+    training. width: of resnet18. tasks: letters of the model; the first three are those that PGD attacks. device: where
+    the model computes. precision: of its training. processes: that build the data.
     """
 
     folder: Path
@@ -31,6 +34,9 @@ class Scene:
     epochs: int = 10
     width: float = 0.25
     tasks: str = "sdnDE"
+    device: str = "cpu"
+    precision: str = "float32"
+    processes: int = 1
 
     @cached_property
     def train_file(self) -> Path:
@@ -44,7 +50,9 @@ class Scene:
 
     def _build(self, split: str, count: int) -> Path:
         path = self.folder / f"{split}.h5"
-        build_split(self.settings(split, count), path, code="benchmark")
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            build_split(self.settings(split, count), path, code="benchmark", processes=self.processes)
         return path
 
     def settings(self, split: str, count: int) -> dict[str, Any]:
@@ -59,7 +67,7 @@ class Scene:
         return TrainingJob(
             id="bench", encoder="resnet18", width=self.width, tasks=self.tasks, weights=(share,) * len(self.tasks),
             epochs=self.epochs, snapshots=(), batch_size=self.batch, shuffle=True, optimizer="adam",
-            learning_rate=1e-3, momentum=0.0, weight_decay=0.0, milestones=(), decay=0.1, precision="float32",
+            learning_rate=1e-3, momentum=0.0, weight_decay=0.0, milestones=(), decay=0.1, precision=self.precision,
             loss_pixels="valid", class_weights="uniform", output_start="mean", seed=0,
         )  # fmt: skip
 
@@ -67,16 +75,18 @@ class Scene:
     def weights(self) -> Path:
         """Weights of the model after its training."""
         path = self.folder / "weights.safetensors"
+        if path.is_file():
+            return path
         train(
             self.job, self.train_file, path, snapshots={}, history=self.folder / "history.csv",
-            work=self.folder / "work", device="cpu", threads=1, checkpoint_minutes=60, code="benchmark",
+            work=self.folder / "work", device=self.device, threads=1, checkpoint_minutes=60, code="benchmark",
         )  # fmt: skip
         return path
 
     @property
     def model(self) -> MultiTaskModel:
         """The trained model as anyone would load it to attack it: evaluation mode, no gradients of its weights."""
-        return load_model(self.weights, "cpu").eval().requires_grad_(False)
+        return load_model(self.weights, self.device).eval().requires_grad_(False)
 
     @cached_property
     def test(self) -> Batch:
@@ -86,8 +96,13 @@ class Scene:
     @cached_property
     def batches(self) -> list[Batch]:
         """All test images, in batches."""
-        served = Batches(self.test_file, self.tasks, "cpu")
+        served = Batches(self.test_file, self.tasks, self.device)
         return [served.get(range(first, first + self.batch)) for first in range(0, served.count, self.batch)]
+
+    def many(self, count: int) -> Batch:
+        """So many test images; where there are fewer, they come again."""
+        served = Batches(self.test_file, self.tasks, self.device)
+        return served.get(torch.arange(count) % served.count)
 
 
 def attack(attacked: str, balancer: str = "total", steps: int = 25) -> AttackJob:

@@ -1,8 +1,8 @@
 """A training step beside a plain loop as in the published code, and what it reads: the cache beside PNG files.
 
 The plain loop is what facts about the released code say of it: a `DataLoader` that decodes one PNG per task and image,
-one loss per task as a batch mean over all pixels after the mask, one sum, one backward pass, Adam. Its worker processes
-are left out, as everything here has one core: decoding costs the same wherever it happens.
+one loss per task as a batch mean over all pixels after the mask, one sum, one backward pass, Adam. Without a GPU its
+worker processes are left out, as everything has one core there: decoding costs the same wherever it happens.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from benchmarks import peers
 from benchmarks.rows import Row, absent, make_row
@@ -32,6 +31,8 @@ from headstrong.training import train_step
 
 def write_pictures(cache: Path, folder: Path, tasks: str) -> int:
     """What a cache holds of these tasks as PNG files: rgb, a mask and each channel of a target; returns how many."""
+    from PIL import Image  # late: a bare machine may lack it
+
     with SplitFile(cache) as split:
         for row in range(split.count):
             Image.fromarray(split.read_images([row])[0].transpose(1, 2, 0)).save(_path(folder, row, "rgb"))
@@ -72,6 +73,8 @@ class Pictures(Dataset):
         return torch.from_numpy(np.stack(planes).astype(np.float32) / LEVELS * (high - low) + low)
 
     def _read(self, row: int, name: str) -> np.ndarray:
+        from PIL import Image
+
         with Image.open(self.folder / name / f"point_{row}.png") as picture:
             return np.asarray(picture)
 
@@ -85,15 +88,45 @@ def pictures_of(scene: Scene) -> Pictures:
     return Pictures(folder, count, scene.tasks, bounds)
 
 
-def plain_loop(scene: Scene, pictures: Pictures) -> Callable[[], object]:
-    """One step of the plain loop, with the next batch."""
+def plain_loop(scene: Scene, pictures: Pictures, batch: int | None = None, workers: int = 0) -> Callable[[], object]:
+    """One step of the plain loop, with the next batch; workers: processes that decode PNG."""
+    size, on_gpu = batch or scene.batch, scene.device != "cpu"
+    # Many passes over few pictures in one go: as over a large data set, the workers never start anew.
+    sampler = RandomSampler(pictures, num_samples=max(len(pictures), 256 * size if workers else size))
+    loader = DataLoader(
+        pictures, size, sampler=sampler, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
+        pin_memory=on_gpu,
+    )  # fmt: skip
+    batches = (batch for _ in cycle([0]) for batch in loader)
+    step = _plain_step(scene)
+
+    def next_step() -> None:
+        images, targets, valid = next(batches)
+        targets = {letter: target.to(scene.device, non_blocking=True) for letter, target in targets.items()}
+        step(images.to(scene.device, non_blocking=True), targets, valid.to(scene.device, non_blocking=True))
+
+    return next_step
+
+
+def plain_loop_from_memory(scene: Scene, batch: int | None = None, held: int = 4) -> Callable[[], object]:
+    """One step of the plain loop with the next of a few batches that are on the device already, as floats."""
+    served = Batches(scene.train_file, scene.tasks, scene.device)
+    size = batch or scene.batch
+    found = [served.get(torch.randint(served.count, (size,))) for _ in range(held)]
+    batches, step, last = cycle(found), _plain_step(scene), scene.tasks[-1]
+
+    def next_step() -> None:
+        one = next(batches)
+        step(one.images, one.targets, one.masks[last][:, 0])
+
+    return next_step
+
+
+def _plain_step(scene: Scene) -> Callable[[Tensor, dict[str, Tensor], Tensor], None]:
     model = _network(scene)
     optimizer = torch.optim.Adam(model.parameters(), lr=scene.job.learning_rate)
-    loader = DataLoader(pictures, scene.batch, shuffle=True, drop_last=True)
-    batches = (batch for _ in cycle([0]) for batch in loader)
 
-    def step() -> None:
-        images, targets, valid = next(batches)
+    def step(images: Tensor, targets: dict[str, Tensor], valid: Tensor) -> None:
         outputs = model(images)
         losses = [_plain_loss(letter, outputs[letter], targets[letter], valid) for letter in scene.tasks]
         total = torch.stack(losses).mean()
@@ -110,18 +143,21 @@ def _plain_loss(letter: str, output: Tensor, target: Tensor, valid: Tensor) -> T
     return ((output - target).abs() * valid[:, None]).mean()
 
 
-def our_loop(scene: Scene) -> Callable[[], object]:
+def our_loop(scene: Scene, batch: int | None = None, *, channels_last: bool = True) -> Callable[[], object]:
     """One step as `headstrong.training` makes it, with the next batch of the cache."""
-    job, model = scene.job, use_channels_last(_network(scene))
+    job, model, size = scene.job, _network(scene), batch or scene.batch
+    model = use_channels_last(model) if channels_last else model
     optimizer = torch.optim.Adam(model.parameters(), lr=job.learning_rate, fused=True)
-    batches = Batches(scene.train_file, scene.tasks, "cpu")
-    parts = cycle(torch.randperm(batches.count).split(scene.batch)[: batches.count // scene.batch])
+    batches = Batches(scene.train_file, scene.tasks, scene.device)
+    order = torch.cat([torch.randperm(batches.count) for _ in range(-(-size // batches.count))])
+    parts = cycle(order.split(size)[: len(order) // size])
     return lambda: train_step(job, model, optimizer, batches.get(next(parts)), None)
 
 
 def _network(scene: Scene) -> Any:
     with SplitFile(scene.train_file) as split:
-        return build_model("resnet18", scene.tasks, len(split.classes), scene.width).train()
+        model = build_model("resnet18", scene.tasks, len(split.classes), scene.width)
+    return model.to(scene.device).train()
 
 
 def training_rows(scene: Scene, rounds: int) -> Iterator[Row]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attacking, bench, closing, peers, planning, stepping
+from benchmarks import attacking, bench, closing, graphs, peers, planning, stepping
 from benchmarks.rows import FIELDS, Row, absent, make_row, read_rows, table, write_rows
 from benchmarks.scene import Scene
 from headstrong.errors import BrokenFileError
+from headstrong.folding import frozen
 from headstrong.provenance import ROOT
 
 REFERENCE = ROOT / "results" / "reference" / "bench.json"
@@ -129,6 +130,39 @@ def test_training_and_reading(scene: Scene) -> None:
     rows = list(stepping.training_rows(scene, rounds=1))
     assert [row.unit for row in rows] == ["s a step", "s a step", "images/s", "images/s"]
     assert rows[1].peer is None
+
+
+def test_a_training_step_that_can_be_recorded_starts_again_where_it_started(scene: Scene) -> None:
+    step = graphs.RecordableStep(scene, 2)
+    step()
+    first = graphs.losses_of_steps(step, None, None, 2)
+    assert first.shape == (2, 3)
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(graphs.losses_of_steps(step, None, None, 2), first)
+
+
+def test_steps_of_pgd_in_place_are_those_of_the_attack(scene: Scene) -> None:
+    images = scene.test.images
+    losses = attacking.losses_on(frozen(scene.model, images[:1]), scene.test, "sdn", "float32")
+    work = graphs.RecordableAttack(losses, images, 3)
+    ours = attacking.our_attack(scene, "sdn", "float32", 3)(images)
+    assert torch.equal(work.run(work.step), ours)
+    assert torch.equal(work.run(work.step), ours)  # from the clean images again
+    assert torch.equal(attacking.plain_attack(scene, "sdn", 3)(images), plain_perturbed(scene, 3))
+
+
+def plain_perturbed(scene: Scene, steps: int) -> torch.Tensor:
+    losses = attacking.plain(scene, "sdn")[1]
+    job = attacking.attack("sdn", steps=steps)
+    return attacking.perturb(losses, scene.test.images, job, "sdn", scene.test.index, 0)
+
+
+def test_more_images_than_there_are_come_again(scene: Scene) -> None:
+    many = scene.many(scene.batch * 4 + 1)
+    assert torch.equal(many.images[-1], many.images[0])
+    step = stepping.our_loop(scene, 12)  # of 8 images
+    step()
+    step()
 
 
 def test_pictures_hold_what_the_cache_holds(scene: Scene, tmp_path: Path) -> None:

@@ -269,6 +269,14 @@ def test_a_gpu_that_is_not_there_is_a_configuration_error():
         pass
 
 
+def test_reproducible_work_leaves_cudnn_on_and_its_choices_off():
+    before = torch.backends.cudnn.enabled
+    with runtime.reproducible("cpu", 1):
+        flags = torch.backends.cudnn
+        assert (flags.enabled, flags.deterministic, flags.benchmark, flags.allow_tf32) == (True, True, False, False)
+    assert torch.backends.cudnn.enabled == before
+
+
 def test_bfloat16_trains_close_to_float32(tmp_path, data):
     for precision in ("float32", "bfloat16"):
         run(tmp_path / precision, job_with(epochs=1, precision=precision), data)

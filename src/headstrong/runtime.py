@@ -53,7 +53,8 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
     settings.fill_uninitialized_memory = False  # a debugging aid that costs up to a tenth of the time
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
+        # `enabled` is False where it is not given, and then no GPU uses cuDNN.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False):
             yield
     finally:
         torch.set_num_threads(before[0])

@@ -1,0 +1,3 @@
+"""scipy where it is missing: see `ndimage`."""
+
+__version__ = "0"
