@@ -77,6 +77,10 @@ sys.stdin.read()
 """
 
 
+# A shell in the background, or nohup, has its children ignore what ends others.
+ENDED_BY_SIGNALS = ("env", "--default-signal=HUP,INT,TERM")
+
+
 class Warm:
     """A process that has a warm interpreter, and programs that use it."""
 
@@ -86,15 +90,15 @@ class Warm:
         self.script = folder / "program.py"
         self.script.write_text(textwrap.dedent(PROGRAM))
         self.owner = subprocess.Popen(
-            [sys.executable, "-c", SNAKEMAKE], env=self.environment, text=True, cwd=folder, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            [*ENDED_BY_SIGNALS, sys.executable, "-c", SNAKEMAKE], env=self.environment, text=True, cwd=folder,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         self.path, server = self.owner.stdout.readline().split()
         self.server = None if server == "None" else int(server)
 
     def start(self, what: str, how: str = "", **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "program.py", what], cwd=self.folder, text=True, stdin=subprocess.PIPE,
+            [*ENDED_BY_SIGNALS, sys.executable, "program.py", what], cwd=self.folder, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**self.environment, warm.VARIABLE: how or self.path, **environment},
         )  # fmt: skip
