@@ -1,11 +1,13 @@
 """What mkdocs is told beside mkdocs.yml: the pages of the reference, the figures, and files that lie beside docs/.
 
-A page is written so that its links work where it lies. Those that leave docs/ for a file that the site has as well are
-changed here; those that leave it for code lead to nothing on the site and are not written.
+`python docs/site.py > docs/gallery.md` writes the gallery. A page is written so that its links work where it lies.
+Those that leave docs/ for a file that the site has as well are changed here; no page links to code, which it has not.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +78,38 @@ def reference(floor: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def gallery() -> str:
+    """The page of figures: those of results/reference, with the captions that were drawn with them."""
+    studies = sorted(path.parent for path in ROOT.glob("results/reference/*/figures/index.json"))
+    studies.sort(key=lambda folder: folder.parent.name != "quick")  # the default study first
+    parts = [
+        "# Gallery",
+        "<!-- Made by `python docs/site.py > docs/gallery.md`; do not edit. -->",
+        "Figures of finished studies, as `results/reference` holds them, with the captions that were drawn with them. "
+        "All pictures are of embedded data; of photographs only numbers are shown.",
+    ]
+    for folder in studies:
+        parts.append(f"## {folder.parent.name}")
+        for figure in json.loads((folder / "index.json").read_text()):
+            image = folder / f"{figure['stem']}.png"
+            if image.is_file():
+                parts.append(f"### {folder.parent.name}: {figure['title']}")
+                parts.append(f"![{figure['title']}](../{image.relative_to(ROOT).as_posix()})")
+                parts.append(f"{figure['caption']} Drawn by `{figure['module']}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def home() -> str:
+    """The first page of the site: the README, whose links lead into docs/."""
+    readme = (ROOT / "README.md").read_text()
+    return readme.replace("](docs/", "](").replace("](results/reference/README.md)", "](gallery.md)")
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add what does not lie in docs/: the reference, the changelog, figures and the README's picture of the report."""
     from mkdocs.structure.files import File
 
+    files.append(File.generated(config, "index.md", content=home()))
     for floor in FLOORS:
         files.append(File.generated(config, f"reference/{floor}.md", content=reference(floor)))
     files.append(File.generated(config, "changelog.md", abs_src_path=str(ROOT / "CHANGELOG.md")))
@@ -93,3 +123,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return markdown.replace("](../results/reference/", "](results/reference/").replace(
         "](../CHANGELOG.md)", "](changelog.md)"
     )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(gallery())

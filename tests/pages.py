@@ -42,14 +42,16 @@ def prose(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Every command of a page: lines of shell blocks, lines of indented blocks and code spans that begin as one does."""
+    """Every command of a page: lines of shell blocks; lines of other blocks, and code spans, that begin as one does."""
     for block in blocks(page):
         if block.language in SHELL or not block.language:
             yield from _lines(block.text, everything=block.language in SHELL)
     rest = prose(page)
     indented = "\n".join(line[4:] for line in rest.splitlines() if line.startswith("    "))
     yield from _lines(indented, everything=False)
-    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", "\n".join(x for x in rest.splitlines() if not x.startswith("    "))):
+    for span in re.findall(
+        r"(?<!`)`([^`]+)`(?!`)", "\n".join(x for x in rest.splitlines() if not x.startswith("    "))
+    ):
         if PROGRAM.match(span):
             yield " ".join(span.split())
 
