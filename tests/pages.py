@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from headstrong.provenance import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "results/reference/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 SHELL = ("sh", "bash", "console")
 FENCE = re.compile(r"^```(\w*)(?: title=\"(.*?)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A line that begins so, or a span of code that does, is a command wherever it stands.

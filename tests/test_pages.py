@@ -37,6 +37,7 @@ ELSEWHERE = {
     r"python -m headstrong fetch \w+": "test_fetch.py::test_an_archive_is_unpacked_to_where_the_readers_look",
     r"python -m headstrong verify \w+": "test_verify_command.py::test_exit_codes_and_what_the_command_says",
     r"python scripts/apply_pert": "test_apply_perturbation.py::test_pictures_come_out_as_png_inside_the_ball",
+    r"python scripts/time_generators": "test_generator_timing.py::test_the_program_writes_a_table",
     r"tar xf results\.tar\.gz$": "test_partial_reruns.py::test_restored_results_beside_a_fresh_clone_run_nothing",
 }
 # Not commands to type but their names, or what stands for one: nothing to run.
@@ -85,14 +86,19 @@ COMMANDS = every_command()
 
 
 @cache
-def _plan(folder: Path, names: tuple[str, ...]) -> Plan:
-    return Plan(load([folder / "config.yaml", *(folder / "studies" / f"{name}.yaml" for name in names)]))
+def _plan(folder: Path, overlays: tuple[str, ...]) -> Plan:
+    return Plan(load([folder / name for name in ("config.yaml", *overlays)]))
 
 
-def check_study(folder: Path, names: list[str]) -> None:
+def check_study(folder: Path, overlays: list[str]) -> None:
     """The overlays exist, fit together, and leave something to do."""
-    plan = _plan(folder, tuple(name for name in names if name != "quick"))
+    plan = _plan(folder, tuple(overlays))
     assert plan.models or plan.generated.classifiers or plan.importance.trials
+
+
+def overlays(study: str) -> list[str]:
+    """The files of what is given as STUDY."""
+    return [f"studies/{name}.yaml" for name in study.strip('"').split()]
 
 
 def those(program: str) -> list[str]:
@@ -150,7 +156,7 @@ def test_snakemake_understands_its_commands(folder, command, monkeypatch):
     files = [str(file) for file in arguments.configfile or []]
     assert all(Path(file).is_file() for file in files), files
     if not OF_GUIDES & set(files):
-        check_study(folder, [Path(file).stem for file in files])
+        check_study(folder, files)
     rules = set(
         re.findall(r"^(?:rule|checkpoint) (\w+):", "\n".join(p.read_text() for p in Path("rules").glob("*.smk")), re.M)
     )
@@ -170,12 +176,12 @@ def test_make_understands_its_commands(folder, command):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = re.search(r"STUDY=(\S+|\".*?\")", command)
-    check_study(folder, found[1].strip('"').split() if found else [])
+    check_study(folder, overlays(found[1]) if found else [])
 
 
-@pytest.mark.parametrize("command", [c for c, _ in COMMANDS if re.match(r"python (-m )?benchmarks[./]", c)])
-def test_benchmarks_have_the_options_that_pages_name(command):
-    program = re.match(r"python (?:-m )?(benchmarks[./]\w+)", command)
+@pytest.mark.parametrize("command", [c for c, _ in COMMANDS if re.match(r"python (-m )?(benchmarks|scripts)[./]", c)])
+def test_programs_have_the_options_that_pages_name(command):
+    program = re.match(r"python (?:-m )?((?:benchmarks|scripts)[./]\w+)", command)
     path = ROOT / f"{program[1].replace('.', '/')}.py"
     text = path.read_text()
     for option in re.findall(r"--[\w-]+", command):
@@ -197,7 +203,7 @@ def test_every_study_is_told_of(folder):
     table = (ROOT / "README.md").read_text().split("| `make study STUDY=...` | what |")[1].split("\n\n")[0]
     for names in re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)[1:]:
         for study in re.findall(r"`(.*?)`", names):
-            check_study(folder, study.strip('"').split())
+            check_study(folder, overlays(study))
 
 
 # --- links, site, figures -------------------------------------------------------------------------------------------
