@@ -1,6 +1,7 @@
 # make study [STUDY="full tiny"] [CORES=16]   set up, run a study, leave results/<study>/report.html
 # make bench   measure against peers, in an environment of their own, into results/bench.json
 # make bench-gpu   measure on this machine's NVIDIA GPU with this machine's torch, into results/bench_gpu.json
+# make docs    build the site of the documentation, in an environment of its own, into build/site
 # make test | test-slow | test-cluster | lint | format | schema | lock | clean-venv
 
 PYTHON ?= python3
@@ -9,6 +10,7 @@ CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
+DOCS_VENV := .venv-docs
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 overlays := $(foreach name,$(filter-out quick,$(STUDY)),studies/$(name).yaml)
@@ -16,7 +18,7 @@ configfiles := $(if $(overlays),--configfile $(overlays))
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 UV_COMPILE = uv pip compile --override overrides.in --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: study bench bench-gpu test test-slow test-cluster lint format schema lock clean-venv
+.PHONY: study bench bench-gpu docs test test-slow test-cluster lint format schema lock clean-venv
 
 study: $(VENV)/.ready
 	$(BIN)/python -m headstrong plan --study $(STUDY) --count
@@ -39,6 +41,8 @@ bench: $(BENCH_VENV)/.ready
 # Needs torch, torchvision, numpy, h5py and pandas, nothing of ours installed. Ends in ten minutes; the next call goes on.
 bench-gpu:
 	PYTHONPATH=src $(PYTHON) -m benchmarks.bench_gpu --output results/bench_gpu.json $(BENCH)
+docs: $(DOCS_VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
 
 lint: $(VENV)/.ready-to-test
 	$(BIN)/ruff check .
@@ -60,6 +64,7 @@ lock:
 	cd envs && $(UV_COMPILE) requirements-dev.in -o requirements-dev.lock
 	cd envs && $(UV_COMPILE) -c requirements-dev.lock requirements.in -o requirements.lock
 	cd envs && $(UV_COMPILE) --override overrides-bench.in -c requirements-dev.lock requirements-bench.in -o requirements-bench.lock
+	cd envs && $(UV_COMPILE) requirements-docs.in -o requirements-docs.lock
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'headstrong needs Python 3.11 or later: make PYTHON=python3.11')"
@@ -81,5 +86,11 @@ $(BENCH_VENV)/.ready: envs/requirements-bench.lock
 	$(BENCH_VENV)/bin/python -m pip install --quiet --require-hashes --no-deps -r envs/requirements-bench.lock
 	touch $@
 
+# What the site is built with reads docstrings from the source and runs none of it.
+$(DOCS_VENV)/.ready: envs/requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --require-hashes --no-deps -r envs/requirements-docs.lock
+	touch $@
+
 clean-venv:
-	rm -rf $(VENV) $(BENCH_VENV)
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV)

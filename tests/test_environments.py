@@ -44,10 +44,10 @@ def test_peers_run_on_the_same_versions():
     assert not peers & set(locked("requirements.lock"))
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"])
+@pytest.mark.parametrize("name", sorted(path.name for path in ENVS.glob("*.lock")))
 def test_every_requirement_has_hashes_and_no_index(name):
     text = (ENVS / name).read_text()
     requirements = re.findall(r"^[a-z0-9-]+==.*?(?=^[a-z0-9-]+==|\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(requirements) > 50
+    assert len(requirements) > (25 if name == "requirements-docs.lock" else 50)
     assert all("--hash=sha256:" in requirement for requirement in requirements)
     assert "http" not in text

@@ -64,6 +64,13 @@ def test_figure_settings_redraw_figures_and_nothing_else(study):
     assert set(checkout.dry_run(study)) == {"write_config", "draw_figures", "make_report", "all"}
 
 
+def test_more_draws_for_intervals_make_tables_again_and_nothing_before_them(study):
+    change(study, analysis={"steps": 2, "bootstrap": 60})
+    jobs = set(checkout.dry_run(study))
+    assert {"make_tables", "make_report"} <= jobs
+    assert not jobs & {*TRAINING, "build_data", "evaluate_model", "measure_baselines"}
+
+
 def test_one_more_task_adds_only_its_models(study):
     change(study, tasks="sdE")
     jobs = checkout.dry_run(study)

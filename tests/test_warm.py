@@ -302,3 +302,12 @@ def test_a_temporary_folder_with_a_long_name_is_no_obstacle(tmp_path):
     assert len(os.fsencode(made / "socket")) <= 107
     assert made.stat().st_mode & 0o777 == 0o700
     made.rmdir()
+
+
+def test_a_snakemake_that_has_ended_before_it_was_ready_is_no_mistake(tmp_path):
+    command = [sys.executable, "-m", "headstrong.warm_server", str(tmp_path / "gone" / "socket")]
+    found = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **warm.ONE_THREAD}, stdin=subprocess.PIPE,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")

@@ -218,7 +218,10 @@ def main() -> None:
     """Load, serve; in a child, run."""
     del sys.path[0]  # the folder of Snakemake, where the programs have their own
     load()
-    server = Server(Path(sys.argv[1]))
+    try:
+        server = Server(Path(sys.argv[1]))
+    except FileNotFoundError:  # Snakemake has ended meanwhile, and taken its folder away
+        os._exit(0)
     program = server.serve()
     if program is None:
         os._exit(0)  # nothing is open

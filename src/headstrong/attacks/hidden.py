@@ -3,9 +3,10 @@
 f(x) are the features of a (perturbed) image, f0 those of the clean image, f1 those that the forgetful copy of the
 backbone gives the clean image; D = f1 - f0 is the direction of forgetting, or its mean over the attacker's images.
 
-Source: Zhe et al., "Attacking hidden tasks in multi-task classifiers" (arXiv 2405.15244), names CF and CF-delta. The
-paper's equations are not public; these are this project's reconstruction, and every choice in it a switch. Each value
-is divided by a constant of the image, which changes no direction and gives the stealth term one meaning for all images.
+Source: Zhe et al., "Adversarial Attacks on Hidden Tasks in Multi-Task Learning" (arXiv 2405.15244), names CF and
+CF-delta. The paper's equations are not public; these are this project's reconstruction, and every choice in it a
+switch. Each value is divided by a constant of the image, which changes no direction and gives the stealth term one
+meaning for all images.
 """
 
 from __future__ import annotations
