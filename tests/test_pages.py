@@ -73,11 +73,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def every_command() -> list[tuple[str, str]]:
-    """(command, pages that have it), without the environment's folder, each once."""
+    """(command, pages that have it), without the environment's folder and the path of modules, each once."""
     found: dict[str, list[str]] = {}
     for page in pages.PAGES:
         for command in pages.commands(page):
-            plain = re.sub(r"(^|\s)\.venv/bin/", r"\1", command)
+            plain = re.sub(r"(^|\s)\.venv/bin/", r"\1", command).removeprefix("PYTHONPATH=src ")
             found.setdefault(plain, []).append(pages.name(page))
     return [(command, ", ".join(sorted(set(names)))) for command, names in found.items()]
 
