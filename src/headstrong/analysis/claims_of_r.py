@@ -40,7 +40,7 @@ CLAIMS = (
     Claim(
         id="R3",
         statement="In L2 balls, auxiliary tasks do make the main task more robust.",
-        published="RQ1: \"Under l2 attacks, the previous conclusions of (Mao et al. 2020) are confirmed\"; supplement "
+        published="RQ1: L2 attacks are said to bear out what Mao et al. (2020) found; supplement "
         "Figure 17, where errors hardly change: the released L2 step moves an image by next to nothing",
         measure="how much more the attack multiplies the error with auxiliary tasks than without",
         columns=_THREATS,
@@ -132,7 +132,7 @@ CLAIMS = (
     Claim(
         id="R13",
         statement="Segmentation adds more to the vulnerability of a model than any other task.",
-        published="RQ2, Figure 1: \"task s appears to be the main factor\"; its loss is on the largest scale",
+        published="RQ2, Figure 1: s is named as what counts most; its loss is on the largest scale",
         measure="share of attacked sets with s in which s has the largest marginal vulnerability",
         columns=_MARGINAL,
         evidence=found.segmentation_adds_most,
