@@ -6,6 +6,7 @@ headstrong-record-1 name no files but the one whose digest they carry.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.provenance import RECORD_FORMAT, file_digest
 
 ASIDE = ("logs", "benchmarks")  # folders of a study that hold no results
-_NEAR = 6  # folders above a file in which its study may lie
+_NEAR = 4  # folders above a file in which its study may lie: models/<run>/..., and one to spare
 _OLD = {"command", "git", "lock", "start", "end"}  # what every record had before it named its format
 
 
@@ -92,17 +93,13 @@ def lineage_of(path: Path) -> Lineage:
     """
     if not path.exists():
         raise MissingDataError(f"{path}: no such file")
-    damaged = None
     for folder in _folders_above(path):
-        try:
-            roots = {one.study for one in _records_near(folder) if _below(path, one.study) and _sure(one, path)}
-        except BrokenFileError as error:
-            damaged = damaged or error
-            continue
+        found = _records_near(folder)
+        roots = {one.study for one in found if _below(path, one.study) and _sure(one, path)}
         if roots:
             return Lineage(min(roots, key=lambda root: len(root.parts)))
-    if damaged is not None:
-        raise damaged
+    for beside in sorted(_folders_above(path)[0].glob("*.json")):
+        read_record(beside)  # says which is damaged
     raise MissingDataError(f"{path}: no run record beside it or above; it is no result of headstrong, or came alone")
 
 
@@ -153,14 +150,17 @@ def _json_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _records_near(folder: Path) -> Iterator[Record]:
-    """Records in a folder, or where there are none, one folder down."""
+def _records_near(folder: Path) -> list[Record]:
+    """Whole records in a folder, or where there are none, one folder down."""
     for pattern in ("*.json", "*/*.json"):
-        paths = [path for path in sorted(folder.glob(pattern)) if not path.name.endswith(".manifest.json")]
-        found = [record for record in map(read_record, paths) if record is not None]
+        found = []
+        for path in sorted(folder.glob(pattern)):
+            with contextlib.suppress(BrokenFileError):
+                record = None if path.name.endswith(".manifest.json") else read_record(path)
+                found += [] if record is None else [record]
         if found:
-            yield from found
-            return
+            return found
+    return []
 
 
 def _sure(record: Record, path: Path) -> bool:
