@@ -2,19 +2,16 @@
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import stopped_runs
 from headstrong import classifier_training
 from headstrong.data.pictures import write_pictures
 from headstrong.jobs import ClassifierJob, to_dict
-from headstrong.models.store import read_tensors
+from stopped_runs import stopping
 
 torch.set_num_threads(1)  # small work: more threads cost more than they bring
 ROOT = Path(__file__).parent.parent
@@ -73,16 +70,10 @@ train(job, data, folder / "weights.safetensors", history=folder / "history.csv",
 
 def kill_after(folder, data, job, epoch, step):
     """Start a training in another process and kill it once its checkpoint is that far."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-c", CHILD, str(folder), str(data), json.dumps(to_dict(job))]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
-        place = (0, 0)
-        try:
-            while place < (epoch, step):
-                assert child.poll() is None, "the training ended before it could be killed"
-                if (folder / "work" / "last.ckpt").exists():
-                    description = read_tensors(folder / "work" / "last.ckpt")[1]
-                    place = (description["epoch"], description["step"])
-        finally:
-            child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
+    stopped_runs.kill_after(folder, CHILD, [str(data), json.dumps(to_dict(job))], epoch, step)
+
+
+def stopped(folder, job, data, monkeypatch, step=1):
+    """Train with a checkpoint after every step, and stop after so many."""
+    with stopping(folder, monkeypatch, classifier_training, "train_step", step):
+        run(folder, job, data, minutes=0)

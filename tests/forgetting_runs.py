@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 import torch
 
 import classifier_runs
@@ -25,6 +23,7 @@ from headstrong.jobs import ForgettingJob, to_dict
 from headstrong.models import build_model, save_model
 from headstrong.models.classifier import build_classifier, save_classifier
 from headstrong.models.store import read_tensors
+from stopped_runs import stopping
 
 torch.set_num_threads(1)  # small work: more threads cost more than they bring
 ROOT = Path(__file__).parent.parent
@@ -143,7 +142,7 @@ def is_head(name):
 
 
 def outputs_of(folder):
-    return {name: (folder / name).read_bytes() for name in ("weights.safetensors", "features.h5", "history.csv")}
+    return training_runs.outputs_of(folder, "features.h5")
 
 
 def tensors_of(path, kind):
@@ -152,29 +151,10 @@ def tensors_of(path, kind):
     return {name.removeprefix(f"{kind}."): value for name, value in found.items() if name.startswith(f"{kind}.")}
 
 
-def history_of(folder):
-    with (folder / "history.csv").open() as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-class Stop(BaseException):
-    """Ends a run from within, leaving its checkpoint as a kill would."""
-
-
 def stopped(folder, setting, monkeypatch, step=1):
     """Forget with a checkpoint after every step, and stop after so many."""
-    done, count = forgetting.Forgetting.step, iter(range(step))
-
-    def counted(self, epoch, number):
-        if next(count, None) is None:
-            raise Stop
-        return done(self, epoch, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(forgetting.Forgetting, "step", counted)
-        with pytest.raises(Stop):
-            run(folder, setting, minutes=0)
-    assert (folder / "work" / "last.ckpt").is_file()
+    with stopping(folder, monkeypatch, forgetting.Forgetting, "step", step):
+        run(folder, setting, minutes=0)
 
 
 CHILD = """

@@ -1,6 +1,5 @@
 """Training classifiers: it learns, steps add up what they say, the same bits also after a kill; how it fails."""
 
-import csv
 import hashlib
 import json
 import logging
@@ -10,13 +9,14 @@ import sys
 import pytest
 import torch
 
-from classifier_runs import CLASSES, JOB, ROOT, job_with, kill_after, run, write_squares
+from classifier_runs import CLASSES, JOB, ROOT, job_with, kill_after, run, stopped, write_squares
 from headstrong import classifier_training
 from headstrong.classifier_training import accuracy, augmented, classification_losses
 from headstrong.data.picture_batches import PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
 from headstrong.jobs import to_dict
 from headstrong.models.classifier import build_classifier, load_classifier, load_classifier_metadata
+from training_runs import history_of, outputs_of
 
 torch.set_num_threads(1)
 HEADS = {label: len(names) for label, names in CLASSES.items()}
@@ -27,17 +27,8 @@ def data(tmp_path_factory):
     return write_squares(tmp_path_factory.mktemp("pictures") / "train.h5", 10)
 
 
-def history_of(folder):
-    with (folder / "history.csv").open() as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
 def fresh(job):
     return build_classifier(job.backbone, HEADS, job.width, job.seed).train()
-
-
-def outputs_of(folder):
-    return {name: (folder / name).read_bytes() for name in ("weights.safetensors", "history.csv")}
 
 
 def test_it_learns_the_colour_and_the_size_of_squares_it_has_not_seen(tmp_path):
@@ -204,25 +195,6 @@ def test_killed_and_resumed_gives_the_bits_of_an_undisturbed_run(tmp_path, data,
     assert "classifier squares: goes on after" in caplog.text
     assert outputs_of(tmp_path / "killed") == outputs_of(tmp_path / "whole")
     assert not (tmp_path / "killed" / "work").exists()
-
-
-class Stop(BaseException):
-    """Ends a training from within, leaving its checkpoint as a kill would."""
-
-
-def stopped(folder, job, data, monkeypatch, step=1):
-    """Train with a checkpoint after every step, and stop after so many."""
-    done, count = classifier_training.train_step, iter(range(step))
-
-    def counted(*arguments):
-        if next(count, None) is None:
-            raise Stop
-        return done(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(classifier_training, "train_step", counted)
-        with pytest.raises(Stop):
-            run(folder, job, data, minutes=0)
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"backbone": "mobilenet_v3_small", "width": 1.0}])

@@ -18,6 +18,7 @@ from headstrong.losses import per_sample_losses
 from headstrong.models import load_model
 from headstrong.models.classifier import load_classifier
 from headstrong.seeds import derive_seed
+from training_runs import history_of
 
 torch.set_num_threads(1)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -189,7 +190,7 @@ def test_the_history_has_a_row_per_epoch_with_rates_by_phase_and_a_loss_per_task
         **PROBING, epochs=3, curve=(2, 3), milestones=(1, 2), learning_rate=0.002, optimizer="sgd"
     )
     run(tmp_path, setting)
-    rows = runs.history_of(tmp_path)
+    rows = history_of(tmp_path)
     assert list(rows[0]) == ["epoch", "learning_rate", "loss_size", "loss_number"]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.01, 0.002, 0.0002, 0.00002])

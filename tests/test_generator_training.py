@@ -24,7 +24,7 @@ from headstrong.jobs import to_dict
 from headstrong.models.classifier import load_classifier
 from headstrong.models.store import read_tensors
 from headstrong.victims import open_victims
-from training_runs import history_of
+from training_runs import history_of, outputs_of
 from victim_runs import (
     COLOURS,
     SIDE,
@@ -266,10 +266,6 @@ def test_files_that_are_no_generators_are_named(classes, tmp_path):
 
 
 # The same bits
-
-
-def outputs_of(folder):
-    return {name: (folder / name).read_bytes() for name in ("weights.safetensors", "history.csv")}
 
 
 def test_equal_runs_give_equal_files(classes, tmp_path):

@@ -3,21 +3,17 @@
 import csv
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
+import stopped_runs
 from headstrong import training
 from headstrong.data.cache import write_split
 from headstrong.jobs import TrainingJob, to_dict
 from headstrong.models import load_model
-from headstrong.models.store import read_tensors
+from stopped_runs import stopping
 
 torch.set_num_threads(1)  # small work: more threads cost more than they bring
 ROOT = Path(__file__).parent.parent
@@ -77,6 +73,11 @@ def history_of(folder):
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
+def outputs_of(folder, *more):
+    """What equal runs leave equal, by name: weights, history and more files."""
+    return {name: (folder / name).read_bytes() for name in ("weights.safetensors", "history.csv", *more)}
+
+
 def weights_of(path):
     return load_model(path).state_dict()
 
@@ -98,41 +99,13 @@ train(job, data, folder / "weights.safetensors", snapshots={2: folder / "epoch-2
 
 def kill_after(folder, data, job, epoch, step):
     """Start a training in another process and kill it once its checkpoint is that far; returns where it was."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-c", CHILD, str(folder), str(data), json.dumps(to_dict(job))]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
-        place = (0, 0)
-        try:
-            while place < (epoch, step):
-                assert child.poll() is None, "the training ended before it could be killed"
-                if (folder / "work" / "last.ckpt").exists():
-                    description = read_tensors(folder / "work" / "last.ckpt")[1]
-                    place = (description["epoch"], description["step"])
-        finally:
-            child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
-    return place
-
-
-class Stop(BaseException):
-    """Ends a training from within, leaving its checkpoint as a kill would."""
+    return stopped_runs.kill_after(folder, CHILD, [str(data), json.dumps(to_dict(job))], epoch, step)
 
 
 def interrupted(folder, data, job, monkeypatch, step=3, snapshots=()):
     """Train with a checkpoint after every step, and stop at a step."""
-    done = training.train_step
-    count = iter(range(step))
-
-    def counted(*arguments):
-        if next(count, None) is None:
-            raise Stop
-        return done(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "train_step", counted)
-        with pytest.raises(Stop):
-            run(folder, job, data, minutes=0, snapshots=snapshots)
-    assert (folder / "work" / "last.ckpt").is_file()
+    with stopping(folder, monkeypatch, training, "train_step", step):
+        run(folder, job, data, minutes=0, snapshots=snapshots)
 
 
 def check_equal_on_a_gpu(tmp_path, job, data):

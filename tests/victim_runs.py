@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +13,16 @@ from torch.nn import functional as F
 
 import classifier_runs
 import evaluation_runs
+import stopped_runs
 import training_runs
 from generated_jobs import make_generator_job
 from headstrong import generator_training
 from headstrong.data.picture_batches import PictureBatches
-from headstrong.generator_training import batch_rows, build_generators, train
+from headstrong.generator_training import build_generators, train
 from headstrong.jobs import GeneratorJob, to_dict
 from headstrong.models.classifier import build_classifier, save_classifier
 from headstrong.models.generators import Generators
-from headstrong.models.store import read_tensors
+from stopped_runs import stopping
 
 ROOT = Path(__file__).parent.parent
 SIDE = 24
@@ -125,37 +122,11 @@ train(generator_job_from_dict(job), *paths, folder / "weights.safetensors", hist
 
 def kill_after(folder: Path, job: GeneratorJob, files: Files, epoch: int, step: int) -> None:
     """Start a training in another process and kill it once its checkpoint is that far."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     given = [json.dumps({task: str(path) for task, path in paths.items()}) for paths in files]
-    command = [sys.executable, "-c", CHILD, str(folder), json.dumps(to_dict(job)), *given]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
-        place = (0, 0)
-        try:
-            while place < (epoch, step):
-                assert child.poll() is None, "the training ended before it could be killed"
-                if (folder / "work" / "last.ckpt").exists():
-                    description = read_tensors(folder / "work" / "last.ckpt")[1]
-                    place = (description["epoch"], description["step"])
-        finally:
-            child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
-
-
-class Stop(BaseException):
-    """Ends a training from within, leaving its checkpoint as a kill would."""
+    stopped_runs.kill_after(folder, CHILD, [json.dumps(to_dict(job)), *given], epoch, step)
 
 
 def stopped(folder: Path, job: GeneratorJob, files: Files, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Train generators of one task with a checkpoint after every step, and stop after so many."""
-    count = iter(range(steps))
-
-    def stopping(*arguments: Any) -> torch.Tensor:
-        if next(count, None) is None:
-            raise Stop
-        return batch_rows(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(generator_training, "batch_rows", stopping)
-        with pytest.raises(Stop):
-            run(folder, job, files, minutes=0)
-    assert (folder / "work" / "last.ckpt").is_file()
+    with stopping(folder, monkeypatch, generator_training, "batch_rows", steps):
+        run(folder, job, files, minutes=0)
