@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from headstrong.data import domains
 from headstrong.data.listings import Part, read_image
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError, UserError
 from picture_folders import CLASSES, noise, write_domain
+from real_folders import real_folder
 
 SIZE = (12, 16)
 SEED = 3
@@ -324,13 +323,7 @@ def test_office31_is_whole_or_not(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def real():
-    folder = os.environ.get("HEADSTRONG_REAL_DATA")
-    if not folder:
-        pytest.skip("HEADSTRONG_REAL_DATA is not set")
-    root = Path(folder) / "cifar10"
-    if not root.is_dir():
-        pytest.skip(f"no CIFAR-10 in {root}")
-    return root
+    return real_folder("cifar10")
 
 
 @pytest.mark.real_data

@@ -1,15 +1,14 @@
 """Labels derived from depth and colour, against analytic truth, rooms' exact labels and real photographs."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation, binary_erosion
+from scipy.ndimage import binary_erosion
 
+from benchmarks.label_accuracy import away_from_edges
 from headstrong.data import labels, rooms
 from headstrong.data.cameras import Intrinsics
 from headstrong.data.primitives import Solids, cylinder, nearest_hit, sphere, surface, to_local, torus
+from real_folders import real_folder
 
 SIZE = (96, 128)
 CAMERA = Intrinsics.from_view(SIZE, 60.0)
@@ -35,15 +34,6 @@ def solid_depth(solid):
 
 def degrees(one, other):
     return np.degrees(np.arccos(np.clip((one * other).sum(axis=0), -1, 1)))
-
-
-def away_from_edges(raw, pixels=2):
-    """True where no true edge, in normal or in depth, is within `pixels`."""
-    edge = raw["E"] > 0.002
-    for axis in (0, 1):
-        turn = np.abs(np.diff(raw["n"], axis=axis + 1)).max(axis=0) > 0.35
-        edge |= np.insert(turn, 0, False, axis=axis) | np.insert(turn, turn.shape[axis], False, axis=axis)
-    return ~binary_dilation(edge, iterations=pixels)
 
 
 def test_pixel_centres_and_scaling():
@@ -193,12 +183,11 @@ def test_derive_keeps_what_is_there_and_changes_no_argument():
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif("HEADSTRONG_REAL_DATA" not in os.environ, reason="HEADSTRONG_REAL_DATA is not set")
 @pytest.mark.parametrize("name", ["0150", "0900", "1300"])
 def test_floors_of_real_rooms_look_up(name):
     from PIL import Image
 
-    root = Path(os.environ["HEADSTRONG_REAL_DATA"]) / "nyuv2"
+    root = real_folder("nyuv2")
     depth = np.asarray(Image.open(root / "depth" / f"{name}.png")) / 1000
     classes = np.asarray(Image.open(root / "label40" / f"{name}.png"))
     camera = Intrinsics(518.86, 519.47, 325.08, 253.24).scaled(0.4)

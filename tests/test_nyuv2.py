@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import h5py
@@ -15,6 +14,7 @@ from headstrong.data.cameras import rays
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.tasks import encode
 from nyuv2_folders import BOOK, CROP, FLOOR, WALL, class_table, room, write_arrays, write_folders, write_mat
+from real_folders import real_folder
 
 SIZE = (48, 64)
 
@@ -298,13 +298,7 @@ def test_damaged_mat(tmp_path):
 
 @pytest.fixture(scope="module")
 def real():
-    folder = os.environ.get("HEADSTRONG_REAL_DATA")
-    if not folder:
-        pytest.skip("HEADSTRONG_REAL_DATA is not set")
-    root = Path(folder) / "nyuv2"
-    if not root.is_dir():
-        pytest.skip(f"no NYUv2 in {root}")
-    return root
+    return real_folder("nyuv2")
 
 
 @pytest.mark.real_data

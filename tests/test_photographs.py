@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from official_folders import (
     write_image,
     write_image_folders,
 )
+from real_folders import real_folder
 
 SPLITS = ("train", "validation", "test")
 SIZE = (10, 12)  # of the pictures made here
@@ -298,18 +298,9 @@ def test_what_is_wrong_with_awa2(animals, tmp_path):
 # --- real photographs ----------------------------------------------------------------------------------------------
 
 
-def real(name):
-    folder = os.environ.get("HEADSTRONG_REAL_DATA")
-    if not folder:
-        pytest.skip("HEADSTRONG_REAL_DATA is not set")
-    if not (Path(folder) / name).is_dir():
-        pytest.skip(f"no {name} in {folder}")
-    return Path(folder) / name
-
-
 @pytest.mark.real_data
 def test_real_cifar10_is_what_torchvision_reads_from_its_folders():
-    root = real("cifar10")
+    root = real_folder("cifar10")
     datasets = pytest.importorskip("torchvision.datasets")
     for split in ("train", "test"):
         peer = datasets.ImageFolder(str(root / split))
@@ -328,7 +319,7 @@ def test_real_cifar10_is_what_torchvision_reads_from_its_folders():
 @pytest.mark.real_data
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_real_gtsrb_is_what_torchvision_reads(split):
-    root = real("gtsrb")
+    root = real_folder("gtsrb")
     found, expected = listing(gtsrb, root, split), peers(root, split)
     assert sorted(found.names) == sorted(expected)
     for name, rgb, labels in found.samples((32, 32)):
@@ -340,7 +331,7 @@ def test_real_gtsrb_is_what_torchvision_reads(split):
 
 @pytest.mark.real_data
 def test_real_tracks_are_held_out_whole_and_their_frames_are_alike():
-    root = real("gtsrb")
+    root = real_folder("gtsrb")
     held, rest = (names(gtsrb, root, split, share=0.2) for split in ("validation", "train"))
     tracks = [{name.rpartition("_")[0] for name in part} for part in (held, rest)]
     assert tracks[0].isdisjoint(tracks[1])

@@ -20,6 +20,7 @@ from headstrong import cli
 from headstrong.data import verification
 from headstrong.data.verify_files import look_at_picture
 from picture_folders import CLASSES, noise, write_domain
+from real_folders import real_folder
 
 
 def faults(dataset, root, **settings):
@@ -306,9 +307,6 @@ def test_lists_that_are_not_there(tmp_path):
 @pytest.mark.real_data
 @pytest.mark.parametrize(("dataset", "counts"), [("cifar10", [10000, 2000]), ("gtsrb", [6450, 2150])])
 def test_the_real_subsets_have_no_fault(dataset, counts):
-    folder = os.environ.get("HEADSTRONG_REAL_DATA")
-    if not folder or not (Path(folder) / dataset).is_dir():
-        pytest.skip(f"HEADSTRONG_REAL_DATA is not set, or has no {dataset}")
-    verdict = verification.verify(dataset, Path(folder) / dataset, processes=2)
+    verdict = verification.verify(dataset, real_folder(dataset), processes=2)
     assert verdict.faults == []
     assert [count.found for count in verdict.counts] == counts

@@ -1,6 +1,5 @@
 """`headstrong verify` on the data sets with dense labels: sizes, bits, ranges, and labels that a view lacks."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from headstrong.data import taskonomy, verification
 from nyuv2_folders import write_arrays, write_folders, write_mat
 from official_folders import replace_line
+from real_folders import real_folder
 
 
 def faults(dataset, root, **settings):
@@ -303,10 +303,7 @@ def test_an_image_of_a_view_cut_at_any_tenth_byte_is_found(tmp_path, letter):
 
 @pytest.mark.real_data
 def test_real_nyuv2_is_whole():
-    folder = os.environ.get("HEADSTRONG_REAL_DATA")
-    if not folder or not (Path(folder) / "nyuv2").is_dir():
-        pytest.skip("HEADSTRONG_REAL_DATA is not set, or has no nyuv2")
-    verdict = verification.verify("nyuv2", Path(folder) / "nyuv2", processes=2, whole=True)
+    verdict = verification.verify("nyuv2", real_folder("nyuv2"), processes=2, whole=True)
     assert verdict.faults == []
     assert [one.path for one in verdict.findings] == ["classes.csv"]
     assert verdict.examined == 1449
