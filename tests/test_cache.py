@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from damaged_files import check_cuts, count_noticed
 from headstrong import tasks
 from headstrong.data import cache
 from headstrong.data.batches import Batches
@@ -118,18 +119,11 @@ def test_any_hdf5_program_can_read_the_file(split_path):
 
 
 def test_a_file_cut_anywhere_is_refused_with_its_name(split_path, tmp_path):
-    whole = split_path.read_bytes()
-    cut = tmp_path / "cut.h5"
-    for length in [0, 1, 7, 8, 100, *np.linspace(200, len(whole) - 1, 60, dtype=int)]:
-        cut.write_bytes(whole[:length])
-        with pytest.raises(BrokenFileError, match=r"cut\.h5.*delete it") as caught:
-            cache.SplitFile(cut)
-        assert "\n" not in str(caught.value)
+    check_cuts(split_path, tmp_path, cache.SplitFile, "delete it")
 
 
 def test_damage_inside_is_noticed_or_harmless(split_path, tmp_path):
     """A byte turned over gives BrokenFileError or the same images and labels; never other ones."""
-    whole = bytearray(split_path.read_bytes())
 
     def read(path):
         with cache.SplitFile(path) as split:
@@ -137,19 +131,7 @@ def test_damage_inside_is_noticed_or_harmless(split_path, tmp_path):
             told = [split.names, split.classes, sorted(split.settings), split.dataset, split.code]
             return [split.read_images(range(7)), split.read_valid(range(7)), *labels, *told]
 
-    truth = read(split_path)
-    damaged, noticed = tmp_path / "damaged.h5", 0
-    for position in np.linspace(0, len(whole) - 1, 600, dtype=int):
-        changed = whole.copy()
-        changed[position] ^= 0x55
-        damaged.write_bytes(changed)
-        try:
-            found = read(damaged)
-        except BrokenFileError:
-            noticed += 1
-        else:
-            assert all(np.array_equal(one, other) for one, other in zip(found, truth, strict=True)), position
-    assert noticed > 100
+    assert count_noticed(split_path, tmp_path, read, 600) > 100
 
 
 def test_a_letter_changed_in_names_or_attributes_is_noticed(split_path, tmp_path):

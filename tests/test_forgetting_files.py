@@ -8,11 +8,11 @@ import runpy
 import sys
 
 import h5py
-import numpy as np
 import pytest
 import torch
 
 import forgetting_runs as runs
+from damaged_files import check_cuts, count_noticed
 from forgetting_runs import PROBING, ROOT, TEST, TRAIN, changed_tensors, is_head, outputs_of, run, tensors_of
 from headstrong.configfiles import load, study_files
 from headstrong.data.batches import Batches
@@ -102,34 +102,16 @@ def features(tmp_path_factory, classes):
 def read_all(path):
     with FeatureFile(path) as file:
         rows = torch.arange(file.count)
-        return file.epochs, [file.original(rows), file.forgetful(rows), file.mean_direction()]
+        return [file.epochs, file.original(rows), file.forgetful(rows), file.mean_direction()]
 
 
 def test_a_truncated_file_of_features_is_named(features, tmp_path):
-    whole, cut = features.read_bytes(), tmp_path / "cut.h5"
-    for length in np.linspace(0, len(whole) - 1, 40, dtype=int):
-        cut.write_bytes(whole[:length])
-        with pytest.raises(BrokenFileError, match=r"cut\.h5.*forget this task again") as caught:
-            read_all(cut)
-        assert "\n" not in str(caught.value)
+    check_cuts(features, tmp_path, read_all, "forget this task again")
 
 
 def test_damage_inside_features_is_noticed_or_harmless(features, tmp_path):
     """A byte turned over gives BrokenFileError or the same numbers; never other ones."""
-    whole, (epochs, truth) = bytearray(features.read_bytes()), read_all(features)
-    damaged, noticed = tmp_path / "damaged.h5", 0
-    for position in np.linspace(0, len(whole) - 1, 200, dtype=int):
-        changed = whole.copy()
-        changed[position] ^= 0x55
-        damaged.write_bytes(changed)
-        try:
-            found = read_all(damaged)
-        except BrokenFileError:
-            noticed += 1
-        else:
-            assert found[0] == epochs, position
-            assert all(torch.equal(one, other) for one, other in zip(found[1], truth, strict=True)), position
-    assert noticed > 20
+    assert count_noticed(features, tmp_path, read_all, 200) > 20
 
 
 def test_foreign_and_unfinished_features_are_refused(features, tmp_path):

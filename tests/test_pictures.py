@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from damaged_files import check_cuts, count_noticed
 from headstrong.data import acquire, build, domains, objects, pictures
 from headstrong.data.listings import Part
 from headstrong.data.picture_batches import PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.provenance import ROOT, imported_files
 from picture_folders import write_domain
+from real_folders import real_folder
 
 torch.set_num_threads(1)
 SIZE = (12, 16)
@@ -95,13 +96,7 @@ def test_no_pictures_are_a_file_as_well(tmp_path):
 
 
 def test_a_file_cut_anywhere_is_refused_with_its_name(path, tmp_path):
-    whole = path.read_bytes()
-    cut = tmp_path / "cut.h5"
-    for length in [0, 1, 7, 8, 100, *np.linspace(200, len(whole) - 1, 60, dtype=int)]:
-        cut.write_bytes(whole[:length])
-        with pytest.raises(BrokenFileError, match=r"cut\.h5.*file of pictures.*delete it") as caught:
-            pictures.PictureFile(cut)
-        assert "\n" not in str(caught.value)
+    check_cuts(path, tmp_path, pictures.PictureFile, "file of pictures.*delete it")
 
 
 def test_damage_inside_is_noticed_or_harmless(path, tmp_path):
@@ -111,19 +106,7 @@ def test_damage_inside_is_noticed_or_harmless(path, tmp_path):
         with pictures.PictureFile(place) as file:
             return [file.read_images(range(COUNT)), *(file.read_labels(label, range(COUNT)) for label in CLASSES)]
 
-    whole, truth = bytearray(path.read_bytes()), read(path)
-    damaged, noticed = tmp_path / "damaged.h5", 0
-    for position in np.linspace(0, len(whole) - 1, 300, dtype=int):
-        changed = whole.copy()
-        changed[position] ^= 0x55
-        damaged.write_bytes(changed)
-        try:
-            found = read(damaged)
-        except BrokenFileError:
-            noticed += 1
-        else:
-            assert all(np.array_equal(one, other) for one, other in zip(found, truth, strict=True)), position
-    assert noticed > 50
+    assert count_noticed(path, tmp_path, read, 300) > 50
 
 
 def test_foreign_and_unfinished_files_are_refused(path, tmp_path):
@@ -367,8 +350,7 @@ def test_the_program_writes_the_file_and_its_record(data, tmp_path):
 @pytest.mark.real_data
 def test_real_photographs_become_a_file(tmp_path):
     """CIFAR-10's own train and test as two domains of a folder."""
-    if not (Path(os.environ.get(acquire.VARIABLE, "absent")) / "cifar10").is_dir():
-        pytest.skip(f"no CIFAR-10 in the folder {acquire.VARIABLE} names")
+    real_folder("cifar10")
     settings = {
         "source": "folder",
         "folder": "cifar10",
