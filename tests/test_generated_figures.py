@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 import generated_frames as made
+from drawn_figures import assert_tidy, words_of
 from headstrong.analysis import generated, mta_tables
 from headstrong.analysis.generated_records import read_examples
 from headstrong.errors import MissingDataError
@@ -35,10 +33,6 @@ def table(files: Files) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def shaped(table: pd.DataFrame) -> pd.DataFrame:
     return mta_tables.build_table(table)
-
-
-def words_of(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 def heights(panel: object) -> set[float]:
@@ -105,19 +99,7 @@ def test_nothing_overlaps_or_leaves_the_figure(files: Files, table: pd.DataFrame
     figures += [generated_strength.draw(table, family, SMALL) for family in ("office", "nyu")]
     figures += [generated_strength.draw_comparison(shaped, family, SMALL) for family in ("office", "nyu")]
     for figure in figures:
-        with style.context(SMALL):
-            figure.canvas.draw()
-        renderer = figure.canvas.get_renderer()
-        parts = [axis for axis in figure.axes if axis.get_visible()] + [*figure.legends, figure._suptitle]
-        boxes = [part.get_tightbbox(renderer) for part in parts]
-        for number, box in enumerate(boxes):
-            assert box.x0 >= -1
-            assert box.y0 >= -1
-            assert box.x1 <= figure.bbox.x1 + 1
-            assert box.y1 <= figure.bbox.y1 + 1
-            for other in boxes[:number]:
-                shared = Bbox.intersection(box, other)
-                assert shared is None or min(shared.width, shared.height) < 1, (parts[number], box, other)
+        assert_tidy(figure, SMALL)
 
 
 def test_strength_shows_the_means_of_tasks(table: pd.DataFrame) -> None:

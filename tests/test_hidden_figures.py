@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 import hidden_frames as made
+from drawn_figures import assert_tidy, words_of
 from headstrong.analysis.hidden_records import OBJECTIVES
 from headstrong.errors import MissingDataError
 from headstrong.figures import (
@@ -66,24 +65,8 @@ def pairs(x: Any, y: Any) -> set[tuple[float, float]]:
     return {(round(float(a), 6), round(float(b), 6)) for a, b in zip(np.ravel(x), np.ravel(y), strict=True)}
 
 
-def words_of(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(Text))
-
-
-def assert_tidy(figure: Figure) -> None:
-    """Panels, legends and the heading lie within the figure and beside each other."""
-    with style.context(SMALL):
-        figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
-    parts = [axis for axis in figure.axes if axis.get_visible()] + [*figure.legends, figure._suptitle]
-    boxes = [part.get_tightbbox(renderer) for part in parts]
-    for number, box in enumerate(boxes):
-        assert min(box.x0, box.y0) >= -1, parts[number]
-        assert box.x1 <= figure.bbox.x1 + 1, parts[number]
-        assert box.y1 <= figure.bbox.y1 + 1, parts[number]
-        for other in boxes[:number]:
-            shared = Bbox.intersection(box, other)
-            assert shared is None or min(shared.width, shared.height) < 1, (parts[number], box, other)
+def text_of(figure: Figure) -> str:
+    return "\n".join(words_of(figure))
 
 
 def test_objectives_are_all_named_in_order_and_told_apart() -> None:
@@ -102,7 +85,7 @@ def test_the_tradeoff_shows_every_setting_of_the_largest_radius(tables: Tables) 
         assert points(panel, str(objective)) == pairs(these["visible_damage"], these["hidden_damage"]), objective
     faces = {line.get_markerfacecolor() for line in curves(panel, "cf")}
     assert faces == {hidden_looks.LOOKS["cf"]["color"], "white"}
-    assert "radius 8/255, 20 steps" in words_of(figure)
+    assert "radius 8/255, 20 steps" in text_of(figure)
     assert panel.get_xlabel() == "Visible tasks: accuracy lost (points)"
     (third,) = [line for line in panel.lines if line.get_linestyle() == "--" and len(line.get_xdata()) > 100]
     assert third.get_ydata() == pytest.approx(3 * third.get_xdata())
@@ -154,10 +137,10 @@ def test_the_longest_attack_of_the_main_norm_is_shown_and_what_is_absent_is_said
     figure = hidden_tradeoff.draw(pd.concat([other, weaker, longer, total]), "objects", SMALL)
     assert points(figure.axes[0], "cf") == pairs(longer["visible_damage"], longer["hidden_damage"])
     assert not points(figure.axes[0], "total")
-    words = words_of(figure).replace("\n", " ")
+    words = text_of(figure).replace("\n", " ")
     assert "radius 8/255, 20 to 40 steps; not run there: total on visible tasks" in words
     alone = hidden_tradeoff.draw(other, "objects", SMALL)
-    assert "$L_2$, radius 3, 20 steps" in words_of(alone)
+    assert "$L_2$, radius 3, 20 steps" in text_of(alone)
 
 
 def test_the_budget_shows_stealth_zero_and_the_largest_weight(tables: Tables) -> None:
@@ -207,7 +190,7 @@ def test_turns_show_each_hidden_task_and_the_mean_of_the_others(tables: Tables) 
     lines = [label.get_text() for label in panels[0].get_yticklabels()]
     assert lines[:2] == ["CF", "CF, stealth 10"]
     assert lines[-1] == "noise"
-    assert "stealth 0 and 10" in words_of(figure)
+    assert "stealth 0 and 10" in text_of(figure)
 
 
 def test_the_error_of_several_attacks_in_a_turn_is_no_less_than_it_may_be(tables: Tables) -> None:
@@ -224,7 +207,7 @@ def test_turns_show_the_weight_that_all_share() -> None:
     family = Family(tasks=FEW[:2], weights={"cf": (0.0, 1.0, 10.0), "oracle": (0.0, 0.1, 1.0), "disruption": (0.0,)})
     table = made.hidden(family)
     assert hidden_looks.shared_stealth(table) == 1
-    assert "stealth 0 and 1" in words_of(hidden_turns.draw(table, "objects", SMALL))
+    assert "stealth 0 and 1" in text_of(hidden_turns.draw(table, "objects", SMALL))
     none = made.hidden(Family(tasks=FEW[:2], weights={"cf": (0.0, 10.0), "oracle": (0.0, 1.0)}))
     assert hidden_looks.shared_stealth(none) == 0
     assert hidden_turns.draw(none, "objects", SMALL)._suptitle.get_text().endswith("stealth 0")
@@ -256,7 +239,7 @@ def test_dense_errors_are_percent_and_stand_on_logarithmic_axes_where_they_grow_
     assert turns.axes[0].get_xscale() == "symlog"
     budget = hidden_budget.draw(tables.summary, "rooms", SMALL)
     for one in (figure, turns, budget):
-        assert "logarithmic beyond ±10" in words_of(one).replace("\n", " ")
+        assert "logarithmic beyond ±10" in text_of(one).replace("\n", " ")
     small = tables.summary.assign(
         hidden_damage=tables.summary["hidden_damage"] / 10, visible_damage=tables.summary["visible_damage"] / 10
     )
@@ -288,7 +271,7 @@ def test_nothing_overlaps_or_leaves_the_figure(tables: Tables) -> None:
     for each in (tables, seven, backbone):
         for fields, draw in hidden_gallery.figures(each.hidden, each.summary, each.forgetting, SMALL):
             if fields[0] != "hidden-budget-plain":
-                assert_tidy(draw())
+                assert_tidy(draw(), SMALL)
 
 
 def test_the_gallery_draws_a_set_for_each_family_the_same_twice(tmp_path: Path) -> None:

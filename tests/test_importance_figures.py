@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 import importance_files as made
+from drawn_figures import assert_tidy, words_of
 from headstrong.analysis import camri_table, importance, importance_settings
 from headstrong.errors import MissingDataError
 from headstrong.figures import (
@@ -21,7 +19,6 @@ from headstrong.figures import (
     importance_features,
     importance_gallery,
     importance_grid,
-    style,
 )
 from importance_files import Trial
 
@@ -58,10 +55,6 @@ def points(panel: object, *, chosen: bool) -> set[tuple[float, float]]:
 
 def centres(rows: pd.DataFrame) -> set[tuple[float, float]]:
     return {(round(x, 6), round(y, 6)) for x, y in zip(rows["accuracy"], rows["recall"], strict=True)}
-
-
-def words_of(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 def test_the_grid_shows_every_setting_and_rings_the_chosen(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -119,8 +112,8 @@ def test_a_setting_that_lost_nearly_all_accuracy_stands_at_the_edge_with_its_num
     assert not [bars for bars in figure.axes[0].containers if bars.has_xerr]  # one trial has no interval
     assert len(figure.axes[0].get_title(loc="left").splitlines()) == 2
     assert "filled: chosen by the paper's rule" in words_of(figure)  # there are no validation pictures
-    assert_tidy(figure)
-    assert_tidy(importance_angles.draw(settings, choices, path, "f", SMALL))
+    assert_tidy(figure, SMALL)
+    assert_tidy(importance_angles.draw(settings, choices, path, "f", SMALL), SMALL)
 
 
 def test_angles_are_shares_of_the_pictures_of_the_chosen_settings(
@@ -171,7 +164,7 @@ def test_a_loss_that_loses_accuracy_shows_its_most_accurate_setting(
     rows = settings.query("family == 'objects' and important == 'worst1' and loss == 'camri' and split == 'validation'")
     best = rows.loc[rows["accuracy"].idxmax()]
     assert titles[3].startswith(f"CAMRI, margin {best['margin']:g}π/64, scale {best['scale']:g}")
-    assert_tidy(figure)
+    assert_tidy(figure, SMALL)
 
 
 def test_features_show_the_points_and_directions_of_the_first_trial(
@@ -220,27 +213,11 @@ def test_classes_of_a_figure_are_told_apart_without_hue() -> None:
     assert len({look["marker"] for look in losses}) == len({look["color"] for look in losses}) == 6
 
 
-def assert_tidy(figure: Figure) -> None:
-    """Panels, legends and the heading lie within the figure and beside each other, and so do the words in panels."""
-    with style.context(SMALL):
-        figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()
-    parts = [axis for axis in figure.axes if axis.get_visible()] + [*figure.legends, figure._suptitle]
-    boxes = [part.get_tightbbox(renderer) for part in parts]
-    for number, box in enumerate(boxes):
-        assert min(box.x0, box.y0) >= -1, parts[number]
-        assert box.x1 <= figure.bbox.x1 + 1, parts[number]
-        assert box.y1 <= figure.bbox.y1 + 1, parts[number]
-        for other in boxes[:number]:
-            shared = Bbox.intersection(box, other)
-            assert shared is None or min(shared.width, shared.height) < 1, (parts[number], box, other)
-
-
 def test_nothing_overlaps_or_leaves_the_figure(
     files: tuple[Path, Path], tables: tuple[pd.DataFrame, pd.DataFrame]
 ) -> None:
     for _, draw in importance_gallery.figures(*tables, files, SMALL):
-        assert_tidy(draw())
+        assert_tidy(draw(), SMALL)
 
 
 def test_words_of_keys_and_settings() -> None:
