@@ -21,7 +21,10 @@ from benchmarks.rows import Row, make_row
 from benchmarks.timing import children_seconds
 from headstrong.provenance import ROOT
 
-NEEDED = ("Snakefile", "config.yaml", "rules", "studies", "scripts", "src", "envs", "docs", "profiles")
+PARTS = (
+    *("Snakefile", "config.yaml", "config.schema.json"),
+    *("rules", "scripts", "src", "studies", "profiles", "envs", "docs"),
+)
 LARGE = Path("studies/full.yaml")
 # Nine times the models of `full`: every set of two to seven of the eleven tasks, on five encoders.
 TENFOLD = {
@@ -42,14 +45,14 @@ AWAKE = "import snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; fr
 
 
 def copy_checkout(folder: Path) -> Path:
-    """What a dry run reads, copied to a folder."""
+    """What a clone holds and a study reads, copied to a new folder; returns it."""
     folder.mkdir(parents=True)
-    for name in NEEDED:
+    for name in PARTS:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
-            shutil.copy(source, folder / name)
+            shutil.copy2(source, folder / name)
     return folder
 
 

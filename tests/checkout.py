@@ -4,75 +4,49 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.planning import copy_checkout
 from headstrong.provenance import ROOT
 
-PARTS = (
-    "Snakefile",
-    "config.yaml",
-    "config.schema.json",
-    "rules",
-    "scripts",
-    "src",
-    "studies",
-    "profiles",
-    "envs",
-    "docs",
-)
+# The parts of a configuration that name several things of a kind, each of which an overlay can take out.
+SECTIONS = ("plan", "attacks", "pictures", "classifiers", "generators", "importance", "hidden")
 
-# The default attacks that a small study does without, beside pgd.
-NO_OTHER_ATTACKS = """\
-  apgd: null
-  apgd-balanced: null
-  wgd: null
-  fgsm: null
-  balanced: null
-  mim: null
-  budgets: null
-  shorter: null
-  l2: null
-  program: null
-"""
+
+def only(study: str, sections: Sequence[str] = SECTIONS) -> str:
+    """An overlay in YAML that has of these sections what it names and nothing of the default study beside it.
+
+    A section that it does not have stays as it is.
+    """
+    default, settings = yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load(study)
+    for name in sections:
+        if settings.get(name):
+            settings[name] = dict.fromkeys(default[name]) | settings[name]
+    return yaml.safe_dump(settings, sort_keys=False)
+
 
 # Two tasks, three runs, six models: every stage of the pipeline on almost no data.
-MICRO = (
-    """
+MICRO = only("""
 study: {name: micro}
 data: {size: [32, 32], train: 16, test: 4, antialias: 1}
 tasks: sd
-plan:
-  encoders: null
-  single-encoders: null
-  five: null
-  weighted: null
-  three: null
-  three-adversarial: null
-  three-corner: null
-  sharing: null
-  dmtl: null
+plan: {combinations: {}, early: {}, single: {}, single-early: {}}
 generators: null
 importance: null
 hidden: null
 chains: [sd]
 model: {width: 0.0625}
 training: {epochs: 3, batch_size: 8}
-attacks:
-  pgd: {steps: [2]}
-"""
-    + NO_OTHER_ATTACKS
-    + """\
+attacks: {pgd: {steps: [2]}, noise: {}}
 analysis: {steps: 2, bootstrap: 50}
 figures: {dpi: 50}
-"""
-)
+""")
 
 
 def rules_with_programs() -> set[str]:
@@ -82,17 +56,17 @@ def rules_with_programs() -> set[str]:
     return {found[1] for block in blocks if "\n    shell:" in block and (found := re.match(r"rule (\w+):", block))}
 
 
-def make(folder: Path) -> Path:
-    """Copy what a clone holds into `folder`; returns it."""
-    folder.mkdir(parents=True)
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy2(source, folder / part)
-    (folder / "studies" / "micro.yaml").write_text(MICRO)
+def make(folder: Path, study: str = MICRO) -> Path:
+    """Copy what a clone holds into `folder`, with an overlay that is called what its study is; returns it."""
+    copy_checkout(folder)
+    (folder / "studies" / f"{yaml.safe_load(study)['study']['name']}.yaml").write_text(study)
     return folder
+
+
+def copy(folder: Path, to: Path) -> Path:
+    """A copy of a checkout with all times of files and all of Snakemake's records."""
+    subprocess.run(["cp", "-a", str(folder), str(to)], check=True)
+    return to
 
 
 def command(*arguments: str, study: str = "micro") -> list[str]:
@@ -143,5 +117,16 @@ def dry_run_changed(folder: Path, study: str, edit: Callable[[dict[str, Any]], N
     """What would run with other settings: `edit` changes the loaded overlay `study` in place."""
     settings = yaml.safe_load(study)
     edit(settings)
-    (folder / "studies" / "changed.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "studies" / "changed.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     return dry_run(folder, study="changed")
+
+
+def dry_run_edited(folder: Path, file: str, study: str) -> dict[str, list[str]]:
+    """What would run with other code: a module of the package, `file`, has one more line for as long as it takes."""
+    path = folder / "src" / "headstrong" / file
+    text = path.read_text()
+    path.write_text(text + "\nUNUSED = 1\n")
+    try:
+        return dry_run(folder, study=study)
+    finally:
+        path.write_text(text)

@@ -50,27 +50,21 @@ hidden:
 analysis: {bootstrap: 20}
 report: {models: [combinations-resnet18-sd, no-such-model], images: 2}
 """
-SECTIONS = {"generators": ["scenes"], "importance": ["shapes"], "hidden": ["attributes"], "classifiers": ["attributes"]}
 
 
 def overlay() -> str:
-    """The micro study with this one laid on it, as YAML; families of the default study that are not named are off."""
+    """The micro study with this one laid on it, as YAML."""
     from headstrong.configfiles import merge
 
     micro = {key: value for key, value in yaml.safe_load(checkout.MICRO).items() if value is not None}
-    merged = merge(micro, yaml.safe_load(STUDY))
-    for section, families in SECTIONS.items():
-        merged[section] |= dict.fromkeys(families)
-    merged["pictures"]["attributes"] = None
-    return yaml.safe_dump(merged)
+    return checkout.only(yaml.safe_dump(merge(micro, yaml.safe_load(STUDY))))
 
 
 def make(folder: Path) -> Path:
     """A checkout with a commit of its own in which the study has run to the end."""
-    checkout.make(folder)
+    checkout.make(folder, overlay())
     for name in ("CITATION.cff", "LICENSE", "README.md"):
         shutil.copy2(ROOT / name, folder / name)
-    (folder / "studies" / f"{NAME}.yaml").write_text(overlay())
     (folder / ".gitignore").write_text("results/\nwork/\n.snakemake/\n__pycache__/\n")
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "all"]):

@@ -6,20 +6,17 @@ import pytest
 import checkout
 from headstrong.analysis.records import read_evaluation
 
-STUDY = """
+STUDY = checkout.only(
+    """
 study: {name: everything}
 data: {size: [32, 32], train: 16, test: 3, antialias: 1}
 tasks: sdn
 plan:
-  combinations: null
-  encoders: null
-  early: null
-  single: null
-  single-encoders: null
-  single-early: null
-  five: null
   weighted: {tasks: sd}
-  dmtl: null
+  three: {}
+  three-adversarial: {}
+  three-corner: {}
+  sharing: {}
   three-released: {encoders: [resnet18], tasks: sdn, sizes: [3], reference: true, protocol: {preset: released}}
 generators: null
 importance: null
@@ -40,13 +37,14 @@ attacks:
   sparse: {stepper: ilp_sparse, balancer: [dgba], epsilon: [0.03137254901960784], pixels: [4], sections: [three]}
 analysis: {steps: 2, bootstrap: 50}
 figures: {dpi: 50}
-"""
+""",
+    sections=["plan"],
+)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = checkout.make(tmp_path_factory.mktemp("everything") / "headstrong")
-    (folder / "studies" / "everything.yaml").write_text(STUDY)
+    folder = checkout.make(tmp_path_factory.mktemp("everything") / "headstrong", STUDY)
     checkout.run(folder, study="everything")
     return folder / "results" / "everything"
 

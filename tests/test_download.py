@@ -22,20 +22,13 @@ from headstrong.data.registry import Patience
 from headstrong.data.transfer import Expected
 from headstrong.errors import DownloadError
 from headstrong.provenance import ROOT
-from http_server import Reply, running
+from http_server import Reply
 
 FILE = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
 MD5 = hashlib.md5(FILE).hexdigest()
 TAG, SECOND = '"one"', '"two"'
 WHOLE = {"data.bin": FILE}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with running() as found:
-        yield found
 
 
 @pytest.fixture

@@ -21,18 +21,12 @@ from headstrong.data.acquire import DATASETS
 from headstrong.data.listings import Part
 from headstrong.data.registry import load
 from headstrong.provenance import ROOT
-from http_server import Reply, running
+from http_server import Reply
+from small_disks import small_disk
 from test_archives import make
 
 ZIPPED = {"name": "toy.zip", "unpack": True, "provides": ["one", "two/three"]}
 CONTENT = {"one/a.bin": b"a" * 100, "two/three/b.txt": b"b", "two/licence.txt": b"free"}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with running() as found:
-        yield found
 
 
 @pytest.fixture
@@ -273,35 +267,25 @@ def test_it_starts_without_torch_and_requests(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 4 MB, where this machine lets us have one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    try:
-        made = subprocess.run(line, capture_output=True).returncode == 0
-    except OSError:
-        made = False
-    if not made:
-        pytest.skip("no leave to mount a small disk")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def disk(tmp_path):
+    with small_disk(tmp_path / "disk", megabytes=4) as place:
+        yield place
 
 
-def test_a_disk_that_fills_up_while_bytes_arrive(server, tmp_path, capsys, small_disk):
+def test_a_disk_that_fills_up_while_bytes_arrive(server, tmp_path, capsys, disk):
     # Nobody says how long it is, so that nothing can be said before the start.
     server.script["/file"] = [Reply(os.urandom(5_000_000), silent=True, etag='"one"')]
     registry = fetching.write_registry(tmp_path / "toy.yaml", {"name": "a.bin", "url": server.url("/file")})
-    told = fetching.fetch(capsys, small_disk, registry)
+    told = fetching.fetch(capsys, disk, registry)
     assert told.code == 6
     assert "No space left on device" in told.line
     assert "a.bin" not in told.files
 
 
-def test_a_disk_that_fills_up_while_unpacking(tmp_path, capsys, small_disk):
-    placed = small_disk / "toy" / "toy.tar.gz"
+def test_a_disk_that_fills_up_while_unpacking(tmp_path, capsys, disk):
+    placed = disk / "toy" / "toy.tar.gz"
     placed.parent.mkdir()
     make(placed, {"one/a": b"1", "two/three/b": bytes(5_000_000)})
-    told = fetching.fetch(capsys, small_disk, by_hand(tmp_path, {**ZIPPED, "name": placed.name}))
+    told = fetching.fetch(capsys, disk, by_hand(tmp_path, {**ZIPPED, "name": placed.name}))
     assert (told.code, list(told.files)) == (6, [placed.name])
     assert "No space left on device" in told.line

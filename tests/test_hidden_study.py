@@ -11,25 +11,11 @@ import pytest
 import checkout
 from headstrong.analysis.files import read_table
 
-STUDY = (
-    """
+STUDY = checkout.only("""
 study: {name: hidden}
 data: {size: [32, 32], train: 8, test: 3, antialias: 1}
 tasks: sd
 plan:
-  combinations: null
-  encoders: null
-  early: null
-  single: null
-  single-encoders: null
-  single-early: null
-  five: null
-  weighted: null
-  three: null
-  three-adversarial: null
-  three-corner: null
-  sharing: null
-  dmtl: null
   pair: {encoders: [resnet18], tasks: sd, sizes: [2], reference: true}
 chains: [sd]
 model: {width: 0.0625}
@@ -37,11 +23,8 @@ training: {epochs: 1, batch_size: 8}
 generators: null
 importance: null
 pictures:
-  domains: null
-  shapes: null
   attributes: {size: [32, 32], train: 8, test: 4}
 classifiers:
-  domain: null
   attributes: {labels: [shape, colour], width: 0.0625, training: {epochs: 1, batch_size: 8}}
 hidden:
   attributes:
@@ -57,14 +40,11 @@ hidden:
     attacks: {objectives: [cf_delta, oracle, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
 attacks:
   pgd: {steps: [1], chains: false}
-"""
-    + checkout.NO_OTHER_ATTACKS
-    + """\
+  noise: {}
 evaluation: {gradients: false}
 analysis: {steps: 1, bootstrap: 20}
 figures: {dpi: 40, formats: [png]}
-"""
-)
+""")
 COPIES = {"attributes-colour-heads", "attributes-colour-backbone", "scenes-d-heads"}
 TURNS = {"attributes-colour", "scenes-d"}
 MADE_ONCE = {"build_data", "build_pictures", "train_model", "train_classifier", "evaluate_model"}
@@ -72,8 +52,7 @@ MADE_ONCE = {"build_data", "build_pictures", "train_model", "train_classifier", 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    folder = checkout.make(tmp_path_factory.mktemp("hidden") / "checkout")
-    (folder / "studies" / "hidden.yaml").write_text(STUDY)
+    folder = checkout.make(tmp_path_factory.mktemp("hidden") / "checkout", STUDY)
     checkout.run(folder, study="hidden")
     return folder
 
@@ -142,12 +121,6 @@ def test_one_more_hidden_task_adds_its_turn_and_a_switch_of_features_attacks_aga
 
 
 def test_an_edited_analysis_neither_forgets_nor_attacks(study):
-    path = study / "src" / "headstrong" / "analysis" / "hidden_summary.py"
-    text = path.read_text()
-    path.write_text(text + "\nUNUSED = 1\n")
-    try:
-        jobs = checkout.dry_run(study, study="hidden")
-    finally:
-        path.write_text(text)
+    jobs = checkout.dry_run_edited(study, "analysis/hidden_summary.py", study="hidden")
     assert {"collect_hidden", "make_report"} <= set(jobs)
     assert not ({"forget_task", "evaluate_hidden"} | MADE_ONCE) & set(jobs)

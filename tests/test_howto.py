@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import checkout
@@ -58,10 +57,6 @@ call("train_model", job=json.dumps(to_dict(plan.training_job(model.run))), data=
 call("evaluate_model", job=json.dumps(to_dict(plan.evaluation_job(model.id))), weights="weights.safetensors",
      data="test.h5", output="evaluation.h5", threads="1")
 """
-OTHER_SECTIONS = (
-    "combinations", "encoders", "early", "single", "single-encoders", "single-early", "five", "weighted", "three",
-    "three-adversarial", "three-corner", "sharing", "dmtl",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +79,8 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.mkdir(parents=True)
             for i in range(3):
                 Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(place / f"{i}.png")
-    settings = yaml.safe_load(STUDY)
-    settings["plan"] |= dict.fromkeys(OTHER_SECTIONS)
     (folder / "src" / "jobs.py").write_text(JOBS)
-    (folder / "studies" / "smallest.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "studies" / "smallest.yaml").write_text(checkout.only(STUDY, ["plan"]))
     return folder
 
 

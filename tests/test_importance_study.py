@@ -9,14 +9,13 @@ import pytest
 import checkout
 from headstrong.analysis.files import read_table
 
-STUDY = """
+STUDY = checkout.only("""
 study: {name: importance}
 plan: null
 generators: null
 hidden: null
 classifiers: null
 pictures:
-  domains: null
   shapes: {size: [32, 32], train: 40, validation: 20, test: 20}
 importance:
   shapes:
@@ -39,7 +38,7 @@ importance:
     trials: 1
     training: {epochs: 1, batch_size: 20}
 figures: {dpi: 50}
-"""
+""")
 TRAINED = {
     *(f"shapes-ce-{n}" for n in range(2)),
     *(f"shapes-camri-{key}-m4-s8-{n}" for key in ("worst1", "balls") for n in range(2)),
@@ -50,8 +49,7 @@ TRAINED = {
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    folder = checkout.make(tmp_path_factory.mktemp("importance") / "checkout")
-    (folder / "studies" / "importance.yaml").write_text(STUDY)
+    folder = checkout.make(tmp_path_factory.mktemp("importance") / "checkout", STUDY)
     checkout.run(folder, study="importance")
     return folder
 
@@ -128,13 +126,7 @@ def test_the_handling_of_large_angles_trains_losses_with_margins_alone(study):
 
 
 def test_an_edited_analysis_trains_and_evaluates_nothing(study):
-    path = study / "src" / "headstrong" / "analysis" / "camri_table.py"
-    text = path.read_text()
-    path.write_text(text + "\nUNUSED = 1\n")
-    try:
-        jobs = checkout.dry_run(study, study="importance")
-    finally:
-        path.write_text(text)
+    jobs = checkout.dry_run_edited(study, "analysis/camri_table.py", study="importance")
     assert {"collect_importance", "make_report"} <= set(jobs)
     assert not {"train_classifier", "evaluate_importance", "choose_classes", "build_pictures"} & set(jobs)
 

@@ -1,7 +1,6 @@
 """What runs again after a change, and what does not: one finished study, and dry runs on it."""
 
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -23,10 +22,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def study(finished, tmp_path) -> Path:
-    """A copy of the finished study, times of files and Snakemake's records kept."""
-    folder = tmp_path / "headstrong"
-    subprocess.run(["cp", "-a", str(finished), str(folder)], check=True)
-    return folder
+    return checkout.copy(finished, tmp_path / "headstrong")
 
 
 def change(folder: Path, **sections) -> None:
@@ -34,7 +30,7 @@ def change(folder: Path, **sections) -> None:
     content = yaml.safe_load(file.read_text())
     for section, values in sections.items():
         content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def edit(file: Path) -> None:

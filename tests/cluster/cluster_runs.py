@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import yaml
+
 import checkout
+from headstrong.configfiles import merge
 from local_slurm import LocalSlurm
 
 SEED = int(os.environ.get("HEADSTRONG_FAULT_SEED", "0"))  # of the moments at which things are killed
@@ -21,8 +24,6 @@ SEED = int(os.environ.get("HEADSTRONG_FAULT_SEED", "0"))  # of the moments at wh
 OWN_PROCESS = ("env", "--default-signal=INT", "setpriv", "--pdeathsig", "KILL")
 PATIENCE = 420.0  # seconds until something that must happen has happened
 
-# One training of some seconds per epoch and nothing after it: what is killed and comes back.
-TRAINING = checkout.MICRO.replace("{name: micro}", "{name: training}").replace("epochs: 3", "epochs: EPOCHS")
 RUN = "combinations-resnet18-sd"
 WEIGHTS = f"results/training/models/{RUN}/weights.safetensors"
 LOG = f"results/training/logs/train_model/{RUN}.log"
@@ -34,9 +35,9 @@ TIMED = ("-cost.csv", "generator_cost.csv")  # measured seconds: different in ev
 
 def undisturbed(folder: Path, epochs: int = EPOCHS) -> Path:
     """A checkout whose study `training` ran locally, without SLURM and in one piece."""
-    checkout.make(folder)
-    overlay = TRAINING.replace("EPOCHS", str(epochs)).replace("train: 16", "train: 192")
-    (folder / "studies" / "training.yaml").write_text(overlay)
+    # A training of some seconds per epoch and nothing after it: what is killed and comes back.
+    slow = {"study": {"name": "training"}, "data": {"train": 192}, "training": {"epochs": epochs}}
+    checkout.make(folder, yaml.safe_dump(merge(yaml.safe_load(checkout.MICRO), slow)))
     checkout.run(folder, "--", WEIGHTS, study="training")
     return folder
 

@@ -8,35 +8,30 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import yaml
 
 import checkout
+from headstrong.configfiles import merge, parse
+from headstrong.provenance import ROOT
+from headstrong.study import Plan
 
 NAME = "faults"
 SMALL = "results/faults/evaluations/combinations-resnet18-sd.h5"  # needs two caches and a training
 TARGET = ("--", SMALL)  # on a command line
-STUDY = (
-    """
+STUDY = checkout.only("""
 study: {name: faults}
 data: {size: [32, 32], train: 12, test: 3, antialias: 1}
 tasks: sd
 plan:
-  encoders: null
-  single-encoders: null
-  single: null
-  single-early: null
-  five: null
-  weighted: null
-  three: null
-  three-adversarial: null
-  three-corner: null
-  sharing: null
-  dmtl: null
+  combinations: {}
+  early: {}
   adversarial:
     encoders: [resnet18]
     tasks: sd
@@ -48,11 +43,8 @@ model: {width: 0.0625}
 training: {epochs: 3, batch_size: 6}
 pictures:
   domains: {domains: [studio], size: [32, 32], train: 20, validation: 20, test: 20}
-  shapes: null
-  attributes: null
 classifiers:
   domain: {labels: [shape, colour], width: 0.0625, training: {epochs: 1, batch_size: 6}}
-  attributes: null
 generators:
   domains:
     methods: [mta]
@@ -61,7 +53,6 @@ generators:
     blocks: {universal: 1, instance: 1}
     training: {epochs: 1}
     examples: 1
-  scenes: null
 importance:
   shapes:
     pictures: domains
@@ -71,7 +62,6 @@ importance:
     trials: 1
     training: {epochs: 1, batch_size: 6}
 hidden:
-  attributes: null
   scenes:
     section: adversarial
     hide: [d]
@@ -80,13 +70,14 @@ hidden:
     attacks: {objectives: [cf, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
 attacks:
   pgd: {steps: [1]}
-"""
-    + checkout.NO_OTHER_ATTACKS
-    + """\
+  noise: {}
 analysis: {steps: 1, bootstrap: 10}
 figures: {dpi: 30, formats: [png]}
-"""
-)
+""")
+
+
+# The plan of the micro study, whose jobs are handed to single programs.
+MICRO_PLAN = Plan(parse(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load(checkout.MICRO))))
 
 
 @dataclass(frozen=True)
@@ -101,16 +92,9 @@ class Job:
 
 def make(folder: Path, *targets: str) -> Path:
     """A checkout in which the study has run undisturbed, one job at a time; all of it, or these targets."""
-    checkout.make(folder)
-    (folder / "studies" / f"{NAME}.yaml").write_text(STUDY)
+    checkout.make(folder, STUDY)
     checkout.run(folder, "--cores", "1", *targets, study=NAME)
     return folder
-
-
-def copy(folder: Path, to: Path) -> Path:
-    """A copy with all times of files and all of Snakemake's records."""
-    subprocess.run(["cp", "-a", str(folder), str(to)], check=True)
-    return to
 
 
 def jobs(folder: Path, *targets: str) -> list[Job]:
@@ -138,6 +122,13 @@ def _seconds(folder: Path, log: str) -> float:
     if not (kept / name).is_file():
         return 1.0
     return float((kept / name).read_text().splitlines()[1].split("\t")[0])
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run one program of scripts/ by itself, as a person would, and return what it said."""
+    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HEADSTRONG_RUN": ""}
+    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
 def forget(folder: Path, job: Job) -> None:

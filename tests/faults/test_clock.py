@@ -55,7 +55,7 @@ def test_files_of_the_future_are_of_now_in_their_order(tmp_path):
 
 
 def test_what_is_made_from_a_file_of_the_future_is_made_once(small, tmp_path):
-    folder, expected = fault_study.copy(small, tmp_path / "copy"), fault_study.results(small)
+    folder, expected = checkout.copy(small, tmp_path / "copy"), fault_study.results(small)
     cache = folder / "results/faults/data/train.h5"
     os.utime(cache, (time.time() + DAY, time.time() + DAY))
     assert checkout.dry_run(folder, *fault_study.TARGET, study="faults") == {}  # a small file is known by its content
@@ -68,7 +68,7 @@ def test_what_is_made_from_a_file_of_the_future_is_made_once(small, tmp_path):
 
 def test_a_clock_set_back_by_a_day_before_a_training_lets_it_be_made_once_more(small, tmp_path):
     """What such a clock leaves: weights and an evaluation that are older than the data they were made from."""
-    folder, expected = fault_study.copy(small, tmp_path / "copy"), fault_study.results(small)
+    folder, expected = checkout.copy(small, tmp_path / "copy"), fault_study.results(small)
     for name in ("models", "evaluations"):
         for path in (folder / "results/faults" / name).rglob("*"):
             os.utime(path, (path.stat().st_mtime - DAY, path.stat().st_mtime - DAY))

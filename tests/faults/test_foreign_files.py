@@ -8,28 +8,23 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import h5py
 import pytest
 import torch
-import yaml
+from fault_study import MICRO_PLAN, script
 from safetensors.torch import save
 
-import checkout
-from headstrong.configfiles import merge, parse
 from headstrong.errors import BrokenFileError
 from headstrong.jobs import to_dict
 from headstrong.models import load_model
 from headstrong.models.classifier import load_classifier
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import ROOT
-from headstrong.study import Plan
 from training_runs import job_with, run, write_data
 
-PLAN = Plan(parse(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load(checkout.MICRO))))
 MODEL = "combinations-resnet18-sd"
 
 
@@ -70,12 +65,6 @@ def foreign(kind: str, path: Path, good: Path, trap: Path) -> None:
 KINDS = ["torch pickle", "pickle", "truncated", "tail lost", "zip", "empty", "folder", "hdf5", "safetensors"]
 
 
-def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HEADSTRONG_RUN": ""}
-    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
-
-
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A small training: data, weights, history."""
@@ -98,7 +87,7 @@ def refuse(made: subprocess.CompletedProcess[str], path: Path, output: Path) -> 
 def test_the_program_ends_in_one_line_at_foreign_weights(good, tmp_path, kind):
     weights, output = tmp_path / "weights.safetensors", tmp_path / "out" / "e.h5"
     foreign(kind, weights, good / "weights.safetensors", tmp_path / "sprung")
-    job = json.dumps(to_dict(PLAN.evaluation_job(MODEL)))
+    job = json.dumps(to_dict(MICRO_PLAN.evaluation_job(MODEL)))
     result = script(
         "evaluate_model", "--job", job, "--weights", weights, "--data", good / "data.h5", "--output", output
     )

@@ -112,7 +112,7 @@ def check_survives(undisturbed: Path, folder: Path, kills: list[Kill], *targets:
     expected = fault_study.results(undisturbed)
     begin, done, rules = time.monotonic(), collections.Counter[str](), collections.Counter[str]()
     for number, kill in enumerate(kills):
-        copy = fault_study.copy(undisturbed, folder / str(number))
+        copy = checkout.copy(undisturbed, folder / str(number))
         hit = disturb(copy, kill, *targets)
         again = checkout.snakemake(copy, *targets, study=fault_study.NAME)
         said = f"{kill} (seed {SEED}, number {number})\n{again.stdout[-2000:]}\n{again.stderr[-4000:]}"
@@ -183,8 +183,7 @@ def asked_for(folder: Path, study: str) -> tuple[set[str], dict[str, set[str]]]:
 def test_no_result_is_missing_from_what_the_study_asks_for(tmp_path, study):
     """Snakemake takes away the outputs of a job that fails. If nothing asks for them, what was made of the old ones
     stays, and the next run takes it for good."""
-    folder = checkout.make(tmp_path / "checkout")
-    (folder / "studies" / "faults.yaml").write_text(fault_study.STUDY)
+    folder = checkout.make(tmp_path / "checkout", fault_study.STUDY)
     inputs, made = asked_for(folder, study)
     assert len(made) > 20
     assert [job for job, outputs in made.items() if not outputs & inputs] == []

@@ -8,22 +8,18 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from fault_study import MICRO_PLAN, script
 
-import checkout
 import synthetic
 from headstrong import program
-from headstrong.configfiles import merge, parse
 from headstrong.jobs import to_dict
-from headstrong.provenance import ROOT
 from headstrong.refusals import refusal
-from headstrong.study import Plan
+from small_disks import small_disk
 
 TOLD = {
     errno.ENOSPC: "no room", errno.EDQUOT: "quota", errno.EROFS: "only be read", errno.EACCES: "rights",
@@ -79,23 +75,6 @@ def test_torch_itself_asked_for_too_much_is_no_defect(capsys):
     assert ended(caught.value, capsys)[0] == 7
 
 
-@contextlib.contextmanager
-def disk(place: Path, megabytes: int = 8):
-    """A small disk of its own, where this machine lets us have one."""
-    place.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
-    try:
-        made = subprocess.run(line, capture_output=True).returncode == 0
-    except OSError:
-        made = False
-    if not made:
-        pytest.skip("no leave to mount a small disk")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def fill(place: Path, room: int) -> Path:
     """Fill a disk up to so many bytes of room."""
     filler = place / "filler"
@@ -106,14 +85,7 @@ def fill(place: Path, room: int) -> Path:
     return filler
 
 
-def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HEADSTRONG_RUN": ""}
-    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
-
-
 SETTINGS = {"source": "rooms", "size": [32, 32], "count": 8, "antialias": 1, "seed": 3}
-PLAN = Plan(parse(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load(checkout.MICRO))))
 MODEL = "combinations-resnet18-sd"
 SHOWN = {"family": "pgd", "norm": "linf", "epsilon": 0.03137254901960784, "steps": 25}
 
@@ -168,13 +140,13 @@ def stage(name: str, made: Path) -> tuple[str, list[object]]:
         "build": ("build_data", ["--settings", json.dumps({**SETTINGS, "split": "test"}), "--output", "OUT/test.h5"]),
         "train": (
             "train_model",
-            ["--job", json.dumps(to_dict(PLAN.training_job(MODEL))), "--data", made / "train.h5", "--weights",
+            ["--job", json.dumps(to_dict(MICRO_PLAN.training_job(MODEL))), "--data", made / "train.h5", "--weights",
              "OUT/m/weights.safetensors", "--history", "OUT/m/history.csv", "--work", "OUT/work",
              "--checkpoint-minutes", 0, "--device", "cpu"],
         ),
         "evaluate": (
             "evaluate_model",
-            ["--job", json.dumps(to_dict(PLAN.evaluation_job(MODEL))), "--data", made / "test.h5", "--weights",
+            ["--job", json.dumps(to_dict(MICRO_PLAN.evaluation_job(MODEL))), "--data", made / "test.h5", "--weights",
              made / "train" / "m" / "weights.safetensors", "--output", "OUT/e.h5", "--device", "cpu"],
         ),
         "vulnerability": (
@@ -193,7 +165,8 @@ def stage(name: str, made: Path) -> tuple[str, list[object]]:
         ),
         "report": (
             "make_report",
-            ["--results", made / "quick", "--settings", json.dumps(PLAN.config.model_dump()), "--output", "OUT/r.html"],
+            ["--results", made / "quick", "--settings", json.dumps(MICRO_PLAN.config.model_dump()),
+             "--output", "OUT/r.html"],
         ),
     }[name]  # fmt: skip
 
@@ -219,7 +192,7 @@ def test_a_full_disk_is_one_line_and_room_and_a_rerun_give_the_same_bytes(made, 
     expected = finished(made, name)
     program_, arguments = stage(name, made)
     size = sum(map(len, expected.values()))
-    with disk(tmp_path / "disk") as place:
+    with small_disk(tmp_path / "disk") as place:
         words = [str(word).replace("OUT", str(place)) for word in arguments]
         filler = fill(place, min(1024 * room, size // 8192 * 4096))
         check_refused(script(program_, *words), "no room")
@@ -240,6 +213,6 @@ def test_a_disk_that_can_only_be_read_is_one_line(made, tmp_path, name):
     if STAGES[name] is not None:
         finished(made, STAGES[name])
     program_, arguments = stage(name, made)
-    with disk(tmp_path / "disk") as place:
+    with small_disk(tmp_path / "disk") as place:
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         check_refused(script(program_, *(str(word).replace("OUT", str(place)) for word in arguments)), "only be read")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import fault_study
 import pytest
-from test_machine import disk
 
 import checkout
+from small_disks import small_disk
 
 
 def remount(place: Path, option: str) -> None:
@@ -31,9 +31,9 @@ def check_whole(folder: Path, expected: dict[str, bytes]) -> set[str]:
 def test_a_study_that_fills_its_disk_goes_on_where_there_is_room(small, tmp_path, share):
     expected = fault_study.results(small)
     needed = sum(path.stat().st_size for path in (small / "results").rglob("*") if path.is_file())
-    folder = fault_study.copy(small, tmp_path / "copy")
+    folder = checkout.copy(small, tmp_path / "copy")
     subprocess.run(["rm", "-rf", str(folder / "results"), str(folder / ".snakemake")], check=True)
-    with disk(folder / "results") as place:
+    with small_disk(folder / "results") as place:
         remount(place, f"size={int(share * needed) // 4096 * 4}k")
         ended = checkout.snakemake(folder, *fault_study.TARGET, study="faults")
         assert ended.returncode == 1, ended.stderr[-2000:]
@@ -46,9 +46,9 @@ def test_a_study_that_fills_its_disk_goes_on_where_there_is_room(small, tmp_path
 @pytest.mark.slow
 def test_a_study_on_a_disk_that_can_only_be_read_goes_on_when_it_can_be_written(small, tmp_path):
     expected = fault_study.results(small)
-    folder = fault_study.copy(small, tmp_path / "copy")
+    folder = checkout.copy(small, tmp_path / "copy")
     subprocess.run(["rm", "-rf", str(folder / "results")], check=True)
-    with disk(folder / "results") as place:
+    with small_disk(folder / "results") as place:
         subprocess.run(["cp", "-a", f"{small}/results/.", str(place)], check=True)
         for name in ("evaluations", "models", "logs/evaluate_model", "logs/train_model"):
             subprocess.run(["rm", "-rf", str(place / "faults" / name)], check=True)

@@ -27,7 +27,7 @@ MISTAKES = {
 
 @pytest.fixture
 def copy(small, tmp_path):
-    return fault_study.copy(small, tmp_path / "copy")
+    return checkout.copy(small, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
