@@ -295,10 +295,6 @@ def attacker(made: Family, access: str, limit: int | None = None) -> Attacker:
     return open_attacker(made.kind, made.visible, access, made.victim, made.test, *places, "cpu", limit)
 
 
-def in_parts(count: int, size: int = 8) -> list[torch.Tensor]:
-    return list(torch.arange(count).split(size))
-
-
 def copied(made: Family, access: str) -> Any:
     """The forgetful copy as a network of its own, from the weights that forgetting wrote."""
     names = [name for names in made.visible.values() for name in names]

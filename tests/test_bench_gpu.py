@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -73,7 +74,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict, str]
         first = subprocess.Popen(tried, env=environment(folder), cwd=ROOT, stderr=log, start_new_session=True)
         output = folder / "bench_gpu.json"
         while first.poll() is None and not (output.is_file() and gpu_ledger.read(output)["pieces"]):
-            time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                first.wait(timeout=0.05)
         assert first.poll() is None, (folder / "log").read_text()
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
-import pytest
 
 import hidden_frames as made
+from headstrong.analysis.files import write_table
 from headstrong.report import hidden_blocks, page
 from hidden_summaries import ATTACKS, FORGOT, TURNS, family, forgetting, large, summary
 from test_report import Page
@@ -123,12 +123,9 @@ def test_names_are_escaped_and_breaks_are_not() -> None:
     assert "<i>" not in shown
 
 
-def test_a_study_of_this_part_alone_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = large()
-    (tmp_path / "tables").mkdir()
-    for name in tables:
-        (tmp_path / "tables" / f"{name}.csv").touch()
-    monkeypatch.setattr(page, "read_table", lambda path: tables[path.stem])
+def test_a_study_of_this_part_alone_has_a_page(tmp_path: Path) -> None:
+    for name, table in large().items():
+        write_table(table, tmp_path / "tables" / f"{name}.csv")
     page.render(tmp_path, tmp_path / "report.html", settings=ONLY_THIS)
     shown = Page((tmp_path / "report.html").read_text())
     assert {source[1:] for source in shown.sources if source.startswith("#")} <= set(shown.ids)

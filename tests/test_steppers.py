@@ -18,7 +18,6 @@ from headstrong.errors import DivergedError
 torch.set_num_threads(1)
 
 ITERATED = ["ifgsm", "pgd", "mim", "apgd"]
-GRADIENT = ["fgsm", *ITERATED]
 
 
 def slope_of(losses: Losses, point: Tensor) -> tuple[Tensor, float]:
