@@ -12,7 +12,7 @@ from headstrong.errors import ConfigError
 from headstrong.generatorconfig import GeneratorsConfig
 from headstrong.hiddenconfig import HiddenAttacksConfig
 from headstrong.layouts import BRANCHED
-from headstrong.pictureconfig import NetworkConfig
+from headstrong.pictureconfig import NetworkConfig, PicturesConfig
 from headstrong.protocol import SwitchesConfig
 from headstrong.study import models_of, plan_settings
 
@@ -150,10 +150,7 @@ def _importance(config: Config) -> Iterator[Problem]:
         yield from _network(config, path, family)
         if pictures is None:
             continue
-        if family.domain is None and len(pictures.domains) > 1:
-            yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
-        if family.domain is not None and family.domain not in pictures.domains:
-            yield (*path, "domain"), f"{family.domain!r}: the pictures have {', '.join(pictures.domains)}"
+        yield from _domain(path, family.domain, pictures)
         if family.label is not None and family.label not in pictures.labels:
             yield (*path, "label"), f"{pictures.source} has no label {family.label!r}; it has {_names(pictures.labels)}"
         ranking = config.switches(None, family.protocol)["ranking"]
@@ -164,6 +161,14 @@ def _importance(config: Config) -> Iterator[Problem]:
                 f"ranked by validation pictures, which pictures.{family.pictures} has not; give it some, or protocol "
                 "ranking: test",
             )
+
+
+def _domain(path: tuple[str, ...], chosen: str | None, pictures: PicturesConfig) -> Iterator[Problem]:
+    """A domain that the pictures do not have, or none where they have several."""
+    if chosen is None and len(pictures.domains) > 1:
+        yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
+    if chosen is not None and chosen not in pictures.domains:
+        yield (*path, "domain"), f"{chosen!r}: the pictures have {', '.join(pictures.domains)}"
 
 
 def _hidden(config: Config) -> Iterator[Problem]:
@@ -185,10 +190,7 @@ def _hidden(config: Config) -> Iterator[Problem]:
         pictures = config.picture_sets.get(chosen.pictures)
         if pictures is None:
             continue
-        if family.domain is None and len(pictures.domains) > 1:
-            yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
-        if family.domain is not None and family.domain not in pictures.domains:
-            yield (*path, "domain"), f"{family.domain!r}: the pictures have {', '.join(pictures.domains)}"
+        yield from _domain(path, family.domain, pictures)
 
 
 def _hidden_section(config: Config, path: tuple[str, ...], name: str) -> Iterator[Problem]:
