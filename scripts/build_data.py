@@ -4,7 +4,6 @@ python scripts/build_data.py --output results/quick/data/test.h5 --settings '{"s
     "size": [64, 64], "count": 64, "antialias": 2, "seed": 0}'
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
-    settings = json.loads(program.text_or_file(arguments.settings))
+    settings = program.read_json("--settings", arguments.settings)
     code = arguments.code or code_digest(*code_modules(settings["source"]))
     outputs = [arguments.output, manifest.path_of(arguments.output)]
     with RunRecord(arguments.output.with_suffix(".json"), outputs=outputs, settings=settings, code=code) as record:

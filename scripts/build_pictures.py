@@ -4,7 +4,6 @@ python scripts/build_pictures.py --output results/mta/pictures/objects/room/test
     "domain": "room", "split": "test", "size": [64, 64], "count": 100, "seed": 0}'
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
-    settings = json.loads(program.text_or_file(arguments.settings))
+    settings = program.read_json("--settings", arguments.settings)
     if arguments.on_bad_image not in (None, settings.get("on_bad_image", "fail")):
         settings["on_bad_image"] = arguments.on_bad_image
     code = arguments.code or code_digest(*picture_modules(settings["source"]))

@@ -5,7 +5,6 @@ python scripts/choose_classes.py --settings '{"family": "shapes", "label": "shap
     --weights A.safetensors B.safetensors --output classes.json --recall recall.csv
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from headstrong.stages import stage_code
 
 
 def main(arguments):
-    settings = json.loads(program.text_or_file(arguments.settings))
+    settings = program.read_json("--settings", arguments.settings)
 
     from headstrong.class_choice import choose  # late: torch takes seconds, --help should not
     from headstrong.devices import take_device

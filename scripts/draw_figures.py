@@ -5,7 +5,6 @@ python scripts/draw_figures.py --vulnerability results/quick/tables/vulnerabilit
     "epsilon": 0.03137254901960784, "steps": 25}' --chains DEnds sdnDE --output figures
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -21,11 +20,11 @@ def main(arguments):
     from headstrong.figures.gallery import draw_all, draw_without_models
 
     tables = {path.stem: read_table(path) for path in arguments.tables}
-    look = json.loads(arguments.look)
+    look = program.read_json("--look", arguments.look)
     files = {"examples": arguments.generated, "importance": arguments.importance}
     spine = [arguments.vulnerability, arguments.plan, arguments.surrogates]
     read = [*filter(None, spine), *arguments.tables, *arguments.generated, *arguments.importance]
-    settings = {"attack": json.loads(arguments.attack), "chains": arguments.chains, "look": look}
+    settings = {"attack": program.read_json("--attack", arguments.attack), "chains": arguments.chains, "look": look}
     facts = {"settings": settings, "code": stage_code("draw_figures"), "inputs": read, "outputs": [arguments.output]}
     # Beside the folder: Snakemake owns all that is in it.
     with RunRecord(arguments.output.absolute().with_name("draw_figures.json"), **facts):

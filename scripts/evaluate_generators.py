@@ -7,7 +7,6 @@
 Options with = come once for each generator, victim or task. `--train` is for dense victims: their constant predictor.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
-    fields, job = job_of(arguments.job)
+    fields, job = program.read_job(arguments.job, generated_job_from_dict)
     given = {name: paths_of(getattr(arguments, name), name) for name in ("generator", "victim", "data", "train")}
     victims = {victim_and_task(name): path for name, path in given["victim"].items()}
 
@@ -47,14 +46,6 @@ def main(arguments):
         )
         weights = {name: record.digest(path) for kind in ("generator", "victim") for name, path in given[kind].items()}
         record.add(sha256=record.digest(arguments.output), weights=weights)
-
-
-def job_of(given):
-    try:
-        fields = json.loads(program.text_or_file(given))
-        return fields, generated_job_from_dict(fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--job: not the job of a family of generators, as JSON ({error!r})") from None
 
 
 def paths_of(given, option):
@@ -87,7 +78,5 @@ if __name__ == "__main__":
     parser.add_argument("--train", **several, metavar="TASK=PATH", help="dense: cache of a task's training images")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
     parser.add_argument("--perturbations", type=Path, required=True, help="folder for the universal perturbations")
-    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
-    parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument("--code", help="digest of the code; computed when not given")
+    program.add_machine_options(parser)
     sys.exit(program.run(main, parser))

@@ -7,7 +7,6 @@
 Beside each forgetful copy lies features.h5, as scripts/forget_task.py wrote it.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
-    job = hidden_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    _, job = program.read_job(arguments.job, hidden_job_from_dict)
     copies = dict(named_path(text) for text in arguments.copy)
 
     from headstrong.devices import take_device
@@ -60,7 +59,5 @@ if __name__ == "__main__":
     parser.add_argument("--test", type=Path, required=True, help="test images with all labels")
     parser.add_argument("--copy", action="append", default=[], metavar="ACCESS=FILE", help="a forgetful copy's weights")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 to write")
-    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
-    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
-    parser.add_argument("--code", help="digest of the code; computed when not given")
+    program.add_machine_options(parser)
     sys.exit(program.run(main, parser))

@@ -6,7 +6,6 @@
 `--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
-    job = importance_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    _, job = program.read_job(arguments.job, importance_job_from_dict)
     pictures = dict(named_path(text) for text in arguments.data)
 
     from headstrong.devices import take_device
@@ -58,7 +57,5 @@ if __name__ == "__main__":
     parser.add_argument("--weights", type=Path, required=True, help="folder with <trial>/weights.safetensors")
     parser.add_argument("--data", action="append", default=[], metavar="SPLIT=FILE", help="pictures of a split")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 to write")
-    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
-    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
-    parser.add_argument("--code", help="digest of the code; computed when not given")
+    program.add_machine_options(parser)
     sys.exit(program.run(main, parser))

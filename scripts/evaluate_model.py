@@ -6,7 +6,6 @@
 `--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def main(arguments):
     from headstrong.devices import take_device
     from headstrong.evaluation import evaluate  # late: torch takes seconds, --help should not
 
-    fields = json.loads(program.text_or_file(arguments.job))
+    fields, job = program.read_job(arguments.job, evaluation_job_from_dict)
     code = arguments.code or code_digest("headstrong.evaluation")
     facts = {"code": code, "threads": arguments.threads}
     facts |= {"inputs": [arguments.weights, arguments.data], "outputs": [arguments.output]}
@@ -28,7 +27,7 @@ def main(arguments):
         RunRecord(arguments.output.with_suffix(".json"), job=fields, device=device, **facts) as record,
     ):
         evaluate(
-            evaluation_job_from_dict(fields),
+            job,
             arguments.weights,
             arguments.data,
             arguments.output,
@@ -45,7 +44,5 @@ if __name__ == "__main__":
     parser.add_argument("--weights", type=Path, required=True, help="safetensors file of the model")
     parser.add_argument("--data", type=Path, required=True, help="cache of the test split")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
-    parser.add_argument("--device", default="auto", help=program.DEVICE_HELP)
-    parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument("--code", help="digest of the code; computed when not given")
+    program.add_machine_options(parser)
     sys.exit(program.run(main, parser))

@@ -8,7 +8,6 @@ An interrupted run goes on from its checkpoint in --work with the same bits. `--
 the copy: the "job" of an existing run.json is a good start.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
-    job = forgetting_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    _, job = program.read_job(arguments.job, forgetting_job_from_dict)
 
     from headstrong.devices import take_device
     from headstrong.forgetting import forget  # late: torch takes seconds, --help should not

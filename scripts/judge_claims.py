@@ -5,7 +5,6 @@ python scripts/judge_claims.py --tables results/quick/tables/*.csv --plan result
     --settings '{"bootstrap": 2000, "seed": 0, "protocol": {"R": "corrected; rooms (embedded), 64x64"}}'
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def main(arguments):
     from headstrong.analysis.files import write_table
     from headstrong.analysis.plan import evaluations_of
 
-    settings = json.loads(program.text_or_file(arguments.settings))
+    settings = program.read_json("--settings", arguments.settings)
     inputs = [*arguments.tables, *([arguments.plan] if arguments.plan else [])]
     if arguments.evaluations:
         inputs += evaluations_of(arguments.evaluations, arguments.plan)

@@ -3,7 +3,6 @@
 python scripts/make_report.py --results results/quick --settings @settings.json --output report.html
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,14 +15,14 @@ def main(arguments):
     from headstrong.analysis import audit  # late: pandas takes a second, --help should not
     from headstrong.report.page import render
 
-    settings = json.loads(program.text_or_file(arguments.settings))
+    settings = program.read_json("--settings", arguments.settings)
     results = arguments.results
     read = [results / "plan.csv", *sorted(results.glob("tables/*.csv")), results / "figures"]
     read += [path for pattern in ("pictured/*.h5", "models/*/history.csv") for path in sorted(results.glob(pattern))]
     facts = {"inputs": [path for path in read if path.exists()], "outputs": [arguments.output]}
     record = arguments.output.with_name("make_report.json")
     with RunRecord(record, settings=settings, code=stage_code("make_report"), **facts):
-        codes = json.loads(arguments.codes)
+        codes = program.read_json("--codes", arguments.codes)
         render(results, arguments.output, settings=settings, code=codes, audit=audit.findings())
 
 

@@ -5,7 +5,6 @@ python scripts/make_tables.py --vulnerability results/quick/tables/vulnerability
     "seed": 0}' --output tables
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def main(arguments):
     from headstrong.analysis.plan import read_plan
     from headstrong.analysis.tables import choose_attack
 
-    settings = json.loads(program.text_or_file(arguments.settings))
+    settings = program.read_json("--settings", arguments.settings)
     facts = {"code": stage_code("make_tables"), "inputs": [arguments.vulnerability, arguments.plan]}
     with RunRecord(arguments.output / "make_tables.json", settings=settings, **facts) as record:
         vulnerability = read_table(arguments.vulnerability)

@@ -7,7 +7,6 @@
 those of this machine: a second run gives others. Without --output the table is printed.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def main(arguments):
 
 def jobs_of(given):
     try:
-        return [generator_job_from_dict(fields) for fields in json.loads(program.text_or_file(given))]
+        return [generator_job_from_dict(fields) for fields in program.read_json("--jobs", given)]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--jobs: not a JSON list of generator jobs ({error!r})") from None
 

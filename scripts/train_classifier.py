@@ -7,7 +7,6 @@
 for losses that favour important classes: the file that says which they are.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def main(arguments):
     from headstrong.classifier_training import train
     from headstrong.devices import take_device
 
-    job = classifier_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    _, job = program.read_job(arguments.job, classifier_job_from_dict)
     code = arguments.code or code_digest("headstrong.classifier_training")
     key = job.loss.important if job.loss is not None else None
     if key is not None and arguments.classes is None:

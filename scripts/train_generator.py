@@ -7,7 +7,6 @@
 `--data` are given once for each task.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def main(arguments):
     from headstrong.devices import take_device
     from headstrong.generator_training import train  # late: torch takes seconds, --help should not
 
-    job = generator_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    _, job = program.read_job(arguments.job, generator_job_from_dict)
     victims, data = by_task(arguments.victim), by_task(arguments.data)
     code = arguments.code or code_digest("headstrong.generator_training")
     facts = {"code": code, "threads": arguments.threads}

@@ -6,7 +6,6 @@
 `--job` holds everything that can change the weights: the "job" of an existing run.json is a good start.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def main(arguments):
     from headstrong.devices import take_device  # late: torch takes seconds, --help should not
     from headstrong.training import train
 
-    job = training_job_from_dict(json.loads(program.text_or_file(arguments.job)))
+    _, job = program.read_job(arguments.job, training_job_from_dict)
     snapshots = {int(epoch): Path(path) for epoch, _, path in (item.partition("=") for item in arguments.snapshot)}
     code = arguments.code or training_code(job.adversarial is not None)
     facts = {"code": code, "threads": arguments.threads}

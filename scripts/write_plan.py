@@ -5,7 +5,6 @@
 
 import csv
 import io
-import json
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from headstrong.study import COLUMNS, models_of, rows
 
 
 def main(arguments):
-    settings = json.loads(program.text_or_file(arguments.settings))
+    settings = program.read_json("--settings", arguments.settings)
     facts = {"settings": settings, "code": stage_code("write_plan"), "outputs": [arguments.output]}
     with RunRecord(arguments.output.with_name("write_plan.json"), **facts):
         table = io.StringIO()

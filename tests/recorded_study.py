@@ -48,7 +48,7 @@ hidden:
     forgetting: {epochs: 1, batch_size: 8, learning_rate: 0.001, curve: 1}
     attacks: {objectives: [cf_delta, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
 analysis: {bootstrap: 20}
-report: {models: [combinations-resnet18-sd, no-such-model], images: 2}
+report: {models: [combinations-resnet18-sd], images: 2}
 """
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstrong.config import schema
-from headstrong.configfiles import load, merge, parse, study_files
+from headstrong.configfiles import as_yaml, load, merge, parse, study_files
 from headstrong.errors import ConfigError
 from headstrong.protocol import PRESETS, ProtocolConfig
 from headstrong.provenance import ROOT
@@ -96,6 +96,9 @@ def test_every_key_of_the_default_study_is_commented():
         ("- a\n- b\n", ["mine.yaml", "top level"]),
         ("a: [1\n", ["mine.yaml", "not YAML", "line"]),
         ("plan: {Upper: {encoders: [resnet18], sizes: [2]}}", ["mine.yaml", "plan.Upper"]),
+        ("report: {models: [three-resnet18-snd]}", ["mine.yaml", "report.models", "'three-resnet18-snd'", "-sdn"]),
+        ("report: {models: [resnet18]}", ["mine.yaml", "report.models", "'resnet18'", "of plan", "such as"]),
+        ("report: {models: ['']}", ["mine.yaml", "report.models", "''"]),
     ],
 )
 def test_a_mistake_is_one_line_with_file_key_and_what_is_allowed(tmp_path, overlay, expected):
@@ -140,6 +143,23 @@ def test_null_removes_a_section_and_an_attack():
     config = parse(merge(DEFAULT, {"plan": {"five": None}, "attacks": {"noise": None}}))
     assert set(config.sections) == set(DEFAULT["plan"]) - {"five"}
     assert set(config.attack_families) == set(DEFAULT["attacks"]) - {"noise"}
+
+
+def test_models_to_picture_may_be_lacking_where_a_later_file_changes_the_plan(tmp_path):
+    for overlay in ("plan: {three-adversarial: null}", "plan: {three-adversarial: {encoders: [resnet50]}}"):
+        (tmp_path / "mine.yaml").write_text(overlay)
+        config = load([ROOT / "config.yaml", tmp_path / "mine.yaml"])
+        assert config.report.models == DEFAULT["report"]["models"]
+    (tmp_path / "later.yaml").write_text("report: {models: [three-resnet18-sdn, three-resnet50-sdn]}")
+    with pytest.raises(ConfigError, match=r"later\.yaml: report\.models: 'three-resnet50-sdn' .* three-resnet18-sdn"):
+        load([ROOT / "config.yaml", tmp_path / "mine.yaml", tmp_path / "later.yaml"])
+
+
+@pytest.mark.parametrize("names", [["quick"], *ALONE, *OVERLAYS])
+def test_the_whole_configuration_of_a_study_is_valid_by_itself(names, tmp_path):
+    config = load(study_files(names))
+    (tmp_path / "config.yaml").write_text(as_yaml(config))
+    assert load([tmp_path / "config.yaml"]) == config
 
 
 @pytest.mark.parametrize("preset", PRESETS)

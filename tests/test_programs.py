@@ -52,6 +52,25 @@ def test_a_users_mistake_is_one_line_and_a_code(tmp_path, settings, code, expect
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ("{'id'", "--job: expected JSON, or @FILE"),
+        ('{"id": "x"}', "--job: not a job of this program (KeyError: 'attacks')"),
+        ('{"attacks": [], "colour": "red"}', "colour"),
+        ("[]", "--job: not a job of this program"),
+    ],
+)
+def test_a_job_that_is_none_is_one_line(tmp_path, job, expected):
+    given = ["--weights", "w", "--data", "d", "--output", str(tmp_path / "out.h5"), "--device", "cpu"]
+    result = run("scripts/evaluate_model.py", "--job", job, *given)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: --job: ")
+    assert expected in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_weights_file_that_is_none_is_refused(tmp_path):
     fake = tmp_path / "weights.safetensors"
     fake.write_bytes(b"\x80\x04pickle")

@@ -181,7 +181,9 @@ class ReportConfig(Section):
     """What the page shows beside tables and figures."""
 
     models: list[str] = Field(
-        [], description="Models shown with pictures under attack; those that the plan does not have are left out."
+        [],
+        description="Models of the plan shown with pictures under attack; those that a later file takes out of it are "
+        "left out.",
     )
     images: Annotated[int, Field(gt=0, le=20)] = Field(2, description="Pictures of each: the first test images.")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 
 from headstrong import layouts
 from headstrong.attackconfig import AttackConfig
 from headstrong.config import TASKS_OF_SOURCE, Config, check_letters
+from headstrong.errors import ConfigError
 from headstrong.generatorconfig import GeneratorsConfig
 from headstrong.hiddenconfig import HiddenAttacksConfig
 from headstrong.layouts import BRANCHED
-from headstrong.pictureconfig import NetworkConfig
+from headstrong.pictureconfig import NetworkConfig, PicturesConfig
 from headstrong.protocol import SwitchesConfig
+from headstrong.study import models_of, plan_settings
 
 RESNETS = ("resnet18", "resnet34", "resnet50")  # classifiers with a stem of two kinds
 SCALABLE = (*RESNETS, "camri")  # classifiers of which any width is built
@@ -34,6 +37,20 @@ def impossible(config: Config) -> list[Problem]:
     if not found:  # layouts are counted by the number of tasks, which must be possible first
         found = [*_layouts(config)]
     return found or (_analysis_of_nothing(config) if config.sections else [])
+
+
+def not_planned(config: Config) -> Iterator[Problem]:
+    """Models shown with pictures that the plan does not have, as (key path, message); those of a section that is null
+    were left out with it."""
+    try:
+        planned = [model.id for model in models_of(plan_settings(config))]
+    except ConfigError:  # there is no plan: making it says why
+        return
+    for name in config.report.models if planned else ():
+        section = max((key for key in config.plan or {} if name.startswith(f"{key}-")), key=len, default=None)
+        if name not in planned and (section is None or section in config.sections):
+            like = ", ".join(get_close_matches(name, planned) or planned[:3])
+            yield ("report", "models"), f"{name!r} is no model of plan; name some of it, such as {like}, or none"
 
 
 def _letters_without_labels(config: Config) -> Iterator[Problem]:
@@ -133,10 +150,7 @@ def _importance(config: Config) -> Iterator[Problem]:
         yield from _network(config, path, family)
         if pictures is None:
             continue
-        if family.domain is None and len(pictures.domains) > 1:
-            yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
-        if family.domain is not None and family.domain not in pictures.domains:
-            yield (*path, "domain"), f"{family.domain!r}: the pictures have {', '.join(pictures.domains)}"
+        yield from _domain(path, family.domain, pictures)
         if family.label is not None and family.label not in pictures.labels:
             yield (*path, "label"), f"{pictures.source} has no label {family.label!r}; it has {_names(pictures.labels)}"
         ranking = config.switches(None, family.protocol)["ranking"]
@@ -147,6 +161,14 @@ def _importance(config: Config) -> Iterator[Problem]:
                 f"ranked by validation pictures, which pictures.{family.pictures} has not; give it some, or protocol "
                 "ranking: test",
             )
+
+
+def _domain(path: tuple[str, ...], chosen: str | None, pictures: PicturesConfig) -> Iterator[Problem]:
+    """A domain that the pictures do not have, or none where they have several."""
+    if chosen is None and len(pictures.domains) > 1:
+        yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
+    if chosen is not None and chosen not in pictures.domains:
+        yield (*path, "domain"), f"{chosen!r}: the pictures have {', '.join(pictures.domains)}"
 
 
 def _hidden(config: Config) -> Iterator[Problem]:
@@ -168,10 +190,7 @@ def _hidden(config: Config) -> Iterator[Problem]:
         pictures = config.picture_sets.get(chosen.pictures)
         if pictures is None:
             continue
-        if family.domain is None and len(pictures.domains) > 1:
-            yield (*path, "domain"), f"the pictures have several; name one of {', '.join(pictures.domains)}"
-        if family.domain is not None and family.domain not in pictures.domains:
-            yield (*path, "domain"), f"{family.domain!r}: the pictures have {', '.join(pictures.domains)}"
+        yield from _domain(path, family.domain, pictures)
 
 
 def _hidden_section(config: Config, path: tuple[str, ...], name: str) -> Iterator[Problem]:

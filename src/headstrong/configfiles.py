@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from headstrong.config import Config
-from headstrong.configchecks import impossible
+from headstrong.configchecks import impossible, not_planned
 from headstrong.errors import ConfigError
 from headstrong.provenance import ROOT
 
@@ -76,7 +76,7 @@ def parse(merged: Mapping[str, Any], parts: Sequence[tuple[Path, Mapping[str, An
     except ValidationError as error:
         problems = [(tuple(map(str, item["loc"])), _explain(item)) for item in error.errors()]
         raise ConfigError(_one_line(problems, parts)) from None
-    problems = impossible(config)
+    problems = impossible(config) or ([] if _pictures_are_inherited(parts) else [*not_planned(config)])
     if problems:
         raise ConfigError(_one_line(problems, parts))
     return config
@@ -175,16 +175,30 @@ def _short(error: object) -> str:
 def _file_of(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
     """The last file that says anything about the longest part of this key path."""
     for length in range(len(path), 0, -1):
-        for file, content in reversed(parts):
-            node: Any = content
-            for key in path[:length]:
-                node = node.get(key, _ABSENT) if isinstance(node, Mapping) else _ABSENT
-            if node is not _ABSENT:
-                return _display(file)
+        place = _last_to_say(path[:length], parts)
+        if place >= 0:
+            return _display(parts[place][0])
     return _display(parts[0][0]) if parts else "configuration"
 
 
+def _last_to_say(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> int:
+    """The place of the last file that has this key path; -1 where none has."""
+    for place in reversed(range(len(parts))):
+        node: Any = parts[place][1]
+        for key in path:
+            node = node.get(key, _ABSENT) if isinstance(node, Mapping) else _ABSENT
+        if node is not _ABSENT:
+            return place
+    return -1
+
+
 _ABSENT = object()
+
+
+def _pictures_are_inherited(parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> bool:
+    """Whether a later file than the one that names models to picture changes which models there are."""
+    changed = max(_last_to_say((key,), parts) for key in ("plan", "tasks"))
+    return not parts or _last_to_say(("report", "models"), parts) < changed
 
 
 def _known_keys(path: tuple[str, ...]) -> str:

@@ -87,7 +87,9 @@ class PicturesConfig(Section):
             raise ValueError(f"validation_share: {self.source} {own_way}; leave it out")
         if self.validation is not None and not self.validated:
             raise ValueError("validation: no pictures are held out; give a validation_share")
-        if "test_share" in self.model_fields_set and self.source in SINGLE and self.source not in TESTS_CHOSEN:
+        # A study's whole configuration names every key, with the value that says nothing.
+        chosen = self.test_share != type(self).model_fields["test_share"].default
+        if chosen and self.source in SINGLE and self.source not in TESTS_CHOSEN:
             raise ValueError(f"test_share: {self.source} has official test pictures; leave it out")
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from headstrong import locks, warm
 from headstrong.errors import ConfigError, UserError
@@ -20,6 +22,7 @@ CHECKPOINT_VARIABLE = "HEADSTRONG_CHECKPOINT_MINUTES"  # where a cluster kills w
 # Linear algebra outside torch has one thread, whatever the environment says: with two, sums of products are rounded
 # differently. Read when numpy is imported, so programs import this module first.
 os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+Job = TypeVar("Job")
 DEVICE_HELP = "auto: a GPU that no other job has, the CPU without one; or cpu, cuda, cuda:1, ..."
 
 
@@ -76,14 +79,19 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--history", type=Path, required=True, help="CSV of losses by epoch to write")
     parser.add_argument("--work", type=Path, required=True, help="folder for the rolling checkpoint")
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
     parser.add_argument(
         "--checkpoint-minutes",
         type=_minutes,
         default=os.environ.get(CHECKPOINT_VARIABLE, "5"),
         help=f"minutes between checkpoints, 0: after every step; 5, or what {CHECKPOINT_VARIABLE} says",
     )
+    add_machine_options(parser)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """What every program that computes takes: device, threads, code."""
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--threads", type=int, default=1, help="processor threads; part of what fixes the bits")
     parser.add_argument("--code", help="digest of the code; computed when not given")
 
 
@@ -93,6 +101,26 @@ def _minutes(value: str) -> float:
         if 0 <= minutes < math.inf:
             return minutes
     raise argparse.ArgumentTypeError(f"{value!r}: expected minutes, 0 or more (also as {CHECKPOINT_VARIABLE})")
+
+
+def read_json(option: str, given: str) -> Any:
+    """What an argument says in JSON, given as text or as @FILE. Raises ConfigError, naming the option."""
+    try:
+        return json.loads(text_or_file(given))
+    except ValueError as error:
+        raise ConfigError(f"{option}: expected JSON, or @FILE with JSON: {error}") from None
+
+
+def read_job(given: str, make: Callable[[dict[str, Any]], Job]) -> tuple[dict[str, Any], Job]:
+    """The job that --job says in JSON, as text or as @FILE: its fields as they are written, and what `make` makes of
+    them. Raises ConfigError where they are none of such a job."""
+    fields = read_json("--job", given)
+    try:
+        return fields, make(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--job: not a job of this program ({type(error).__name__}: {error}); start from the job in a run record"
+        ) from None
 
 
 def text_or_file(value: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from headstrong.analysis import claims_stats
 from headstrong.analysis.claims_rules import Evidence, LackingError, Tables
 
-STEALTH = 1.0  # weight of keeping visible predictions that is judged; where it was not run, the next above 0
+STEALTH = 1.0  # weight of keeping visible predictions that is judged; else the nearest above 0, by ratio
 RADIUS = 8 / 255  # the largest radius judged
 SPARED = 3.0  # hidden damage over mean visible damage, at least, of an attack that spares the visible tasks
 BASE = "ce"
@@ -71,7 +71,7 @@ def _chosen(study: Tables, objective: str) -> pd.DataFrame:
     ]
     if rows.empty:
         raise LackingError(f"no {objective} on classifiers, with the visible heads, up to radius 8/255")
-    far = np.where(rows["stealth"] > 0, np.abs(np.log(rows["stealth"].where(rows["stealth"] > 0, 1))), np.inf)
+    far = np.abs(np.log(rows["stealth"].where(rows["stealth"] > 0) / STEALTH)).fillna(np.inf)
     rows = rows.assign(far=far, less=-rows["epsilon"], fewer=-rows["steps"])
     parts = []
     for _, part in rows.groupby("family", sort=False):

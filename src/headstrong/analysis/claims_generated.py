@@ -14,7 +14,6 @@ from headstrong.analysis.generated import REACH, UNTARGETED, harm
 THREAT = ["model", "stepper", "norm", "epsilon", "steps"]
 LEVELS = 5  # coarse levels that tasks of a branched network may share
 _CLASSES = ("fooling_ratio", "accuracy", "target_accuracy")
-_SITUATION = ["family", "victim", "mode", "goal", "norm", "epsilon", "task", "metric", "target"]
 _PLACE = ["family", "victim", "norm", "epsilon", "task", "metric"]
 
 

@@ -20,7 +20,6 @@ from headstrong import published
 from headstrong.analysis import stats
 from headstrong.analysis.plan import ENCODERS_BY_SIZE
 from headstrong.analysis.stats import Correlation
-from headstrong.errors import ConfigError
 from headstrong.seeds import derive_seed
 from headstrong.tasks import TASKS
 
@@ -177,25 +176,6 @@ def _pick(cells: pd.DataFrame, quantity: str, epochs: int) -> pd.DataFrame:
 
 def _encoder(cells: pd.DataFrame, encoder: str, quantity: str) -> pd.DataFrame:
     return cells.loc[cells["encoder"].eq(encoder) & cells["quantity"].eq(quantity)]
-
-
-def published_cells(encoder: str, quantity: str) -> pd.DataFrame:
-    """The 25 published cells of one encoder (supplement Tables 2 to 6): main, auxiliary, value as printed.
-
-    quantity: "clean_error", "single", "multi", or "single_error" and "multi_error": clean * (1 + vulnerability).
-    Raises ConfigError for an encoder or a quantity the tables do not have.
-    """
-    table = published.load("ghamizi_supplement_tables_2_to_6")
-    table = table.loc[table["encoder"].eq(encoder)]
-    attack = quantity.removesuffix("_error")
-    wanted = table.loc[table["quantity"].eq(quantity if quantity == "clean_error" else attack), [*KEY, "value"]]
-    if wanted.empty:
-        raise ConfigError(f"published cells: no '{quantity}' of encoder '{encoder}' in supplement Tables 2 to 6")
-    if quantity in ("single_error", "multi_error"):
-        clean = table.loc[table["quantity"].eq("clean_error"), [*KEY, "value"]]
-        both = clean.merge(wanted, on=KEY, suffixes=("_clean", "_relative"), validate="1:1")
-        return both.assign(value=both["value_clean"] * (1 + both["value_relative"]))[[*KEY, "value"]]
-    return wanted.reset_index(drop=True)
 
 
 def table_3(surrogates: pd.DataFrame) -> pd.DataFrame:

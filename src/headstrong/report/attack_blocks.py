@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from headstrong.figures.balanced import LOOKS, STEPPERS
 from headstrong.report.blocks import grid, number
 
 TABLES = {
@@ -20,8 +21,6 @@ TABLES = {
     "programs": "integer programs",
 }
 THEOREM_2 = ("mean_gradient", "theorem_2", "independent", "zero_mean", "equal_variance", "mean_cosine")
-STEPPERS = ("fgsm", "ifgsm", "pgd", "mim", "apgd")
-BALANCERS = ("single", "total", "sign_sum", "wgd_published", "wgd_released", "wgd_cyclic", "dgba")
 
 
 def context(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def balancers(table: pd.DataFrame) -> dict[str, Any]:
     keys = ["model", "adversarial", "stepper", "norm", "epsilon", "steps"]
     compared = joint["balancer"].eq("dgba").groupby([joint[key] for key in keys]).transform("any")
     joint = joint.loc[compared]
-    present = [name for name in BALANCERS if joint["balancer"].eq(name).any()]
+    present = [name for name in LOOKS if joint["balancer"].eq(name).any()]
     rows = []
     for key, part in joint.groupby(keys, sort=False):
         means = part.groupby("balancer")["relative_performance"].mean()
