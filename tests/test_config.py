@@ -1,6 +1,7 @@
 """Every mistake in the configuration is one line that names the file, the key and what is allowed."""
 
 import copy
+import dataclasses
 import json
 import string
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headstrong import tasks
 from headstrong.config import schema
 from headstrong.configfiles import load, merge, parse, study_files
 from headstrong.errors import ConfigError
@@ -94,6 +96,20 @@ def test_every_key_of_the_default_study_is_commented():
         ("analysis: {family: pdg}", ["mine.yaml", "analysis.family", "pgd"]),
         ("protocol: {preset: best}", ["mine.yaml", "protocol.preset", "'corrected'"]),
         ("- a\n- b\n", ["mine.yaml", "top level"]),
+        ("", ["mine.yaml", "empty", "keys and values"]),
+        ("# nothing yet\n", ["mine.yaml", "empty", "keys and values"]),
+        ("training: 3", ["mine.yaml: training: 3", "keys and values"]),
+        ("training:\nanalysis: {steps: 2}", ["mine.yaml: training: null", "keys and values", "indent"]),
+        ("attacks: [pgd]", ["mine.yaml: attacks", "keys and values"]),
+        ("attacks: {pgd: {steps: 5}}", ["attacks.pgd.steps: 5", "a list, as in [5]"]),
+        ("plan: {combinations: {encoders: resnet18}}", ["'resnet18'", "a list, as in [resnet18]"]),
+        ("attacks: {pgd: {epsilon: 8/255}}", ["'8/255'", "a list, as in [0.0313725]"]),
+        ("tasks: [s, d]", ["mine.yaml: tasks", "text, as in sd"]),
+        ("tasks: no", ["mine.yaml: tasks", "YAML reads", "quotes"]),
+        ("study: {name: a/b}", ["study.name: 'a/b'", "small letters, digits and hyphens, as in my-study"]),
+        ("study: {variant: My Own}", ["study.variant: 'My Own'", "small letters, digits and hyphens"]),
+        ("training:\n  epochs: 3\n batch_size: 4\n", ["mine.yaml", "line 3", "indentation"]),
+        ("training:\n\tepochs: 3\n", ["mine.yaml", "line 2", "spaces"]),
         ("a: [1\n", ["mine.yaml", "not YAML", "line"]),
         ("plan: {Upper: {encoders: [resnet18], sizes: [2]}}", ["mine.yaml", "plan.Upper"]),
     ],
@@ -120,6 +136,19 @@ def test_a_missing_file_and_an_unknown_study_say_so(tmp_path):
         load([tmp_path / "absent.yaml"])
     with pytest.raises(ConfigError, match=f"there are: {', '.join(sorted([*STUDIES, 'quick']))}"):
         study_files(["ful"])
+
+
+@pytest.mark.parametrize("name", ["studies/full.yaml", "full.yaml", "studies/full"])
+def test_a_study_is_named_not_its_file(name):
+    with pytest.raises(ConfigError, match="give the name alone: full"):
+        study_files([name])
+
+
+def test_a_letter_that_two_tasks_have_is_refused(monkeypatch):
+    twice = dataclasses.replace(tasks.TASKS["A"], letter="s", domain="snow")
+    monkeypatch.setattr(tasks, "_ALL", [*tasks._ALL, twice])
+    with pytest.raises(ConfigError, match=r"src/headstrong/tasks\.py.*'s'.*segment_semantic and snow.*another letter"):
+        parse(DEFAULT)
 
 
 def test_overlays_merge_key_by_key():

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
+from headstrong import tasks
 from headstrong.config import Config
 from headstrong.configchecks import impossible
 from headstrong.errors import ConfigError
@@ -55,6 +56,9 @@ def study_files(names: Sequence[str]) -> list[Path]:
         path = ROOT / "studies" / f"{name}.yaml"
         if not path.is_file():
             known = sorted(["quick", *(file.stem for file in (ROOT / "studies").glob("*.yaml"))])
+            plain = name.removeprefix("studies/").removesuffix(".yaml")
+            if plain in known:
+                raise ConfigError(f"study {name!r}: a study is named, not its file; give the name alone: {plain}")
             raise ConfigError(f"study {name!r}: no file studies/{name}.yaml; there are: {', '.join(known)}")
         files.append(path)
     return files
@@ -71,6 +75,7 @@ def load(files: Sequence[Path]) -> Config:
 
 def parse(merged: Mapping[str, Any], parts: Sequence[tuple[Path, Mapping[str, Any]]] = ()) -> Config:
     """Check a merged configuration; `parts` (file, content) tell which file to name in a mistake."""
+    _check_tasks()
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
@@ -80,6 +85,19 @@ def parse(merged: Mapping[str, Any], parts: Sequence[tuple[Path, Mapping[str, An
     if problems:
         raise ConfigError(_one_line(problems, parts))
     return config
+
+
+def _check_tasks() -> None:
+    """ConfigError where two tasks have one letter: the later would silently stand for both.
+
+    Here, and not where tasks are defined: code there is part of what every training depends on.
+    """
+    named: dict[str, str] = {}
+    for task in tasks._ALL:
+        if task.letter in named:
+            said = f"letter {task.letter!r} is of {named[task.letter]} and {task.domain}; give one another letter"
+            raise ConfigError(f"src/headstrong/tasks.py: {said}")
+        named[task.letter] = task.domain
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -96,13 +114,11 @@ def read(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{name}: not YAML{where}: {_short(getattr(error, 'problem', None) or 'check indentation and quotes')}"
-        ) from None
+        raise ConfigError(f"{name}: not YAML{where}: {_slip(getattr(error, 'problem', None) or '')}") from None
     except (ValueError, AttributeError, TypeError, LookupError, OverflowError) as error:  # of a date or a tag
         raise ConfigError(f"{name}: not YAML: a value cannot be read ({_short(error)}); quote it") from None
     if content is None:
-        return {}
+        raise ConfigError(f"{name}: empty; expected keys and values, as in `study: {{name: mine}}`")
     if not isinstance(content, dict):
         raise ConfigError(f"{name}: expected keys and values at the top level, found a {type(content).__name__}")
     return content
@@ -123,21 +139,62 @@ def _explain(item: Any) -> str:
         return "missing"
     if kind == "value_error":
         return str(context.get("error", item["msg"]))
-    message = item["msg"].removeprefix("Input ").replace("should be", "must be")
+    message = _expected(kind, given, context) or item["msg"].removeprefix("Input ").replace("should be", "must be")
     if isinstance(given, dict | list):  # aliases can make them too large to be written
         return message
+    if given is None:
+        return f"null {message}"
     hint = ""
     if isinstance(given, str) and kind in ("float_type", "int_type"):
         hint = _number_hint(given)
     return f"{_echo(given)} {message}{hint}"
 
 
-def _number_hint(text: str) -> str:
+def _expected(kind: str, given: Any, context: Mapping[str, Any]) -> str:
+    """What should be there, where the type checker says it in words of Python; "" where its own words will do."""
+    if kind in ("dict_type", "model_type"):
+        lost = "; are the lines below indented?" if given is None else ""
+        return f"must be keys and values, one `key: value` a line{lost}"
+    if kind == "list_type":
+        number = _number(given) if isinstance(given, str) else None
+        if given is None or isinstance(given, dict):
+            return "must be a list, as in [...]"
+        text = _echo(given).strip("'") if number is None else f"{number:.6g}"
+        return f"must be a list, as in [{_shortened(text, 40)}]"
+    if kind == "string_type":
+        read = "; YAML reads some words as true or false: write it in quotes" if isinstance(given, bool) else ""
+        joined = "".join(given) if isinstance(given, list) and all(isinstance(part, str) for part in given) else ""
+        return f"must be text{f', as in {_shortened(joined, 40)}' if joined else ''}{read}"
+    if kind == "string_pattern_mismatch" and "a-z0-9-" in context["pattern"]:
+        return "must be small letters, digits and hyphens, as in my-study"
+    return ""
+
+
+def _slip(problem: str) -> str:
+    """What YAML's reader says is wrong, and what most often is."""
+    if "is there twice" in problem:
+        return _short(problem)
+    if r"'\t'" in problem:
+        return f"{_short(problem)}; indent with spaces, not tabs"
+    return (
+        f"{_short(problem)}; check indentation and quotes there and above"
+        if problem
+        else "check indentation and quotes"
+    )
+
+
+def _number(text: str) -> float | None:
+    """The number that a text means, also as a fraction: "8/255"."""
     try:
         numerator, _, denominator = text.partition("/")
-        return f", written {float(numerator) / float(denominator or 1):.6g} without quotes"
+        return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
-        return ""
+        return None
+
+
+def _number_hint(text: str) -> str:
+    number = _number(text)
+    return "" if number is None else f", written {number:.6g} without quotes"
 
 
 def _one_line(problems: Sequence[tuple[tuple[str, ...], str]], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
