@@ -22,6 +22,7 @@ from headstrong import program
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m headstrong`; returns the exit code."""
     parser = program.argument_parser(__doc__)
+    parser.prog = "python -m headstrong"  # as it is typed, wherever this is called from
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, "plan", plan, "the models of a study, as CSV").add_argument(
         "--count", action="store_true", help="print only how many there are"
@@ -229,7 +230,10 @@ def export(arguments: argparse.Namespace) -> None:
 def claims(arguments: argparse.Namespace) -> None:
     """Print verdicts, or what is claimed."""
     from headstrong.analysis import claims_words
+    from headstrong.errors import MissingDataError
 
+    if arguments.study is not None and not arguments.study.is_dir():
+        raise MissingDataError(f"{arguments.study}: no such folder; give the folder of a study, e.g. results/quick")
     _show_any_name()
     print(claims_words.of_study(arguments.study, arguments.format), end="")
 

@@ -82,7 +82,9 @@ def finished(lineage: Lineage) -> list[Record]:
     Raises MissingDataError where one of these, or the report, is missing; BrokenFileError where a file has changed.
     """
     if not lineage.study.is_dir():
-        raise MissingDataError(f"{lineage.study}: no such folder")
+        raise MissingDataError(
+            f"{lineage.study}: no such folder; give the folder of a finished study, e.g. results/quick"
+        )
     found: dict[Path, Record] = {}
     problems: list[str] = []
     waiting: list[tuple[Path, str | None]] = [(lineage.study / name, None) for name in (REPORT, CONFIG_FILE)]

@@ -92,7 +92,7 @@ def lineage_of(path: Path) -> Lineage:
     what lies there is a damaged record.
     """
     if not path.exists():
-        raise MissingDataError(f"{path}: no such file")
+        raise MissingDataError(f"{path}: no such file; run the study that makes it, or see to the name")
     for folder in _folders_above(path):
         found = _records_near(folder)
         roots = {one.study for one in found if _below(path, one.study) and _sure(one, path)}

@@ -44,6 +44,17 @@ def announce_study(folder: str, config: Config, files: Sequence[str | Path]) -> 
     os.environ[STUDY_VARIABLE] = settings_json({"folder": folder, "config": found})
 
 
+def check_config_file(file: str | Path) -> None:
+    """End in one line and exit code 2 where a configuration file is missing or is not YAML.
+
+    Asked before Snakemake reads the file, whose own words then name no line of it, and at times no file.
+    """
+    try:
+        read(Path(file))
+    except ConfigError as error:
+        _end(error)
+
+
 def load_study(merged: Mapping[str, Any], files: Sequence[str | Path]) -> tuple[Config, Plan]:
     """Configuration and plan of the configuration that Snakemake merged from `files`.
 

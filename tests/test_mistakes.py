@@ -1,0 +1,74 @@
+"""Mistakes at the command line and in config.yaml: one line, the documented exit code, nothing written."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import checkout
+from headstrong import cli, errors
+from headstrong.provenance import ROOT
+
+BROKEN = {
+    "indented": (b"study:\n  name: quick\n dpi: 200\n", r"config\.yaml: not YAML at line 3: .*indentation"),
+    "empty": (b"", r"config\.yaml: empty; expected keys and values"),
+    "latin-1": (b'tasks: "s\xe9"\n', r"config\.yaml: cannot be read: .*utf-8"),
+    "missing": (None, r"config\.yaml: no such configuration file"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout.make(tmp_path_factory.mktemp("mistakes") / "checkout")
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_snakemake_with_a_broken_config_file_says_which_line(folder, kind):
+    content, expected = BROKEN[kind]
+    (folder / "config.yaml").unlink(missing_ok=True)
+    if content is not None:
+        (folder / "config.yaml").write_bytes(content)
+    result = checkout.snakemake(folder, "--dry-run", study="")
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert re.match(f"error: {expected}", line), result.stderr
+    assert result.returncode == errors.ConfigError.code
+    assert "Traceback" not in result.stderr
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["nosuch"], ["plan", "--study"], ["export", "results/quick"]])
+def test_usage_names_the_command_as_it_is_typed(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    said = capsys.readouterr().err
+    assert caught.value.code == errors.ConfigError.code
+    assert said.startswith("usage: python -m headstrong ")
+    assert "__main__" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["why", "absent/table.csv"], "absent/table.csv: no such file; run the study that makes it"),
+        (["export", "absent", "--output", "x.zip"], "no such folder; give the folder of a finished study"),
+        (["claims", "absent"], "absent: no such folder; give the folder of a study, e.g. results/quick"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_to_do(words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == errors.MissingDataError.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_page_lists_the_exit_codes_of_the_package():
+    in_code = dict(re.findall(r"^\| (\d+) \| (.*?) \|$", errors.__doc__, flags=re.MULTILINE))
+    page = (ROOT / "docs" / "faults.md").read_text().split("## Exit codes")[1].split("\n## ")[0]
+    on_page = dict(re.findall(r"^\| (\d+) \| (.*?) \|$", page, flags=re.MULTILINE))
+    assert on_page == in_code
+    of_classes = {str(kind.code) for kind in vars(errors).values() if isinstance(kind, type)}
+    assert of_classes | {"0", "1"} == set(in_code)
