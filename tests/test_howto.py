@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ chains: [sb]
 model: {width: 0.0625}
 training: {epochs: 1, batch_size: 4}
 analysis: {steps: 2}
-attacks: {pgd: {steps: [2]}, firmest: {steps: [2], sections: [plain]}}
+attacks: {pgd: {steps: [2]}, firmest: {steps: [2], sections: [plain]}, heavy: {steps: [2], sections: [plain]}}
 plan: {plain: {tasks: sb, sizes: [2]}}
 generators: null
 importance: null
@@ -117,12 +118,19 @@ def test_own_data_task_encoder_and_attack_together(edited):
     np.testing.assert_allclose(stored, 2 * luminance - 1, atol=2 / 65535)
 
     with h5py.File(edited / "evaluation.h5") as file:
-        attack = file["attacks/firmest.firmest.sb.linf.8.2"]
-        errors = [attack[f"{file_safe(letter)}/loss"][:] for letter in "sb"]
-        moved = attack["linf"][:]
-    assert np.isfinite(errors).all()
-    assert (moved > 0).all()
-    assert (moved <= 8 / 255 + 1e-6).all()
+        for name in ("firmest.firmest.sb.linf.8.2", "heavy.total.sb.linf.8.2"):
+            attack = file[f"attacks/{name}"]
+            errors = [attack[f"{file_safe(letter)}/loss"][:] for letter in "sb"]
+            moved = attack["linf"][:]
+            assert np.isfinite(errors).all()
+            assert (moved > 0).all()
+            assert (moved <= 8 / 255 + 1e-6).all()
+
+
+def test_code_and_configuration_know_the_same_names_after_the_edits(edited):
+    shutil.copy(ROOT / "tests" / "test_names.py", edited)  # beside the edited package: in its place it tests this one
+    result = run(edited, "pytest", "-q", "-c", os.devnull, "--rootdir", str(edited), "test_names.py")
+    assert result.returncode == 0, result.stdout[-3000:]
 
 
 def test_own_pictures_are_found(edited):

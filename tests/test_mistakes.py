@@ -65,6 +65,16 @@ def test_what_is_not_there_is_named_with_what_to_do(words, expected, capsys, tmp
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_in_place_of_the_folder_of_data_sets_is_named(tmp_path, capsys):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert cli.main(["fetch", "awa2", "--root", str(file)]) == errors.DownloadError.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file}: a file; expected the folder that holds a folder for each data set" in line
+    assert file.read_text() == "mine"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
 def test_the_page_lists_the_exit_codes_of_the_package():
     in_code = dict(re.findall(r"^\| (\d+) \| (.*?) \|$", errors.__doc__, flags=re.MULTILINE))
     page = (ROOT / "docs" / "faults.md").read_text().split("## Exit codes")[1].split("\n## ")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import re
 import shlex
@@ -275,6 +276,24 @@ def test_every_module_is_on_one_page_of_the_reference():
     package = ROOT / "src" / "headstrong"
     modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
     assert set(listed) == modules | {path.parent.name for path in package.glob("*/__init__.py")}
+
+
+def test_the_map_of_floors_has_every_module_once_on_its_floor():
+    table = (ROOT / "docs" / "design.md").read_text().split("| floor | modules")[1].split("\n\n")[0]
+    package = ROOT / "src" / "headstrong"
+    there = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    there |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    mapped: dict[str, list[str]] = {}
+    current = ""
+    for floor, cell in re.findall(r"^\| (\w*) ?\| (`.*?`) \|", table, flags=re.MULTILINE):
+        current = floor or current
+        for name in re.findall(r"`(.*?)`", cell):
+            found = fnmatch.filter(there, name)
+            assert found, name
+            mapped.setdefault(current, []).extend(found)
+    assert Counter(name for names in mapped.values() for name in names) == Counter(there)
+    reference = {floor: set(modules) for floor, (_, _, modules) in site().FLOORS.items()}
+    assert {floor: {name.strip("/") for name in names} - {"__main__"} for floor, names in mapped.items()} == reference
 
 
 def test_the_gallery_is_the_one_that_the_command_writes():

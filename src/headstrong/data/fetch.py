@@ -43,7 +43,11 @@ def fetch(name: str, root: Path | None = None, registry: Path = REGISTRY) -> str
     """
     known = load(registry)
     dataset = known[name]
-    folder = (root or data_root()) / name
+    base = root or data_root()
+    if base.is_file():
+        said = "a file; expected the folder that holds a folder for each data set; see --root, HEADSTRONG_REAL_DATA"
+        raise DownloadError(f"{base}: {said}")
+    folder = base / name
     if all(item.there(folder) for item in dataset.files) and not any(_kept(item, folder) for item in dataset.files):
         return f"{name}: all of it is in {folder}"
     try:
