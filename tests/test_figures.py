@@ -213,3 +213,13 @@ def test_every_task_can_be_told_apart_without_colour() -> None:
     assert set(style.TASK_LOOKS) == set(TASKS)
     assert len({look.marker for look in style.TASK_LOOKS.values()}) == len(TASKS)
     assert len({look.colour for look in style.TASK_LOOKS.values()}) == len(TASKS)
+
+
+def test_a_task_without_a_look_is_drawn_as_its_letter(tmp_path: Path) -> None:
+    assert "w" not in style.TASK_LOOKS
+    figure = style.new_figure(1, 1)
+    figure.subplots().plot([0, 1], [0, 1], **style.marker("w"))
+    blank = style.new_figure(1, 1)
+    blank.subplots().plot([0, 1], [0, 1], **{**style.marker("w"), "marker": ""})
+    drawn, empty = (style.save(one, tmp_path / name, ("png",), SMALL)[0] for one, name in ((figure, "w"), (blank, "-")))
+    assert drawn.read_bytes() != empty.read_bytes()

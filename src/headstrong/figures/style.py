@@ -97,7 +97,12 @@ def save(
     return written
 
 
+def look_of(letter: str) -> Look:
+    """How a task is drawn. One that was added without a look is a grey letter: figures are drawn at the end of a study."""
+    return TASK_LOOKS.get(letter, Look("#A6A6A6", f"${letter}$"))
+
+
 def marker(letter: str) -> dict[str, Any]:
     """Keyword arguments that draw a point of this task: filled, with a dark edge so that pale colours show."""
-    look = TASK_LOOKS[letter]
+    look = look_of(letter)
     return {"marker": look.marker, "color": look.colour, "markeredgecolor": "#333333", "markeredgewidth": 0.6}

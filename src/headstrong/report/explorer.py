@@ -11,7 +11,7 @@ import pandas as pd
 from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import by_own_protocol, encoders, letters
 from headstrong.analysis.tables import AttackChoice, cells
-from headstrong.figures.style import TASK_LOOKS
+from headstrong.figures.style import look_of
 from headstrong.report import map_data, model_data, pictures
 from headstrong.report.model_data import Row
 from headstrong.report.program_text import as_json
@@ -68,7 +68,7 @@ def context(
 
 def colour(letter: str) -> str:
     """The colour of a task, as in the figures where that can be seen on a light and on a dark page."""
-    found = TASK_LOOKS[letter].colour
+    found = look_of(letter).colour
     return ON_ANY_PAGE.get(found, found)
 
 
