@@ -98,7 +98,7 @@ def save(
 
 
 def look_of(letter: str) -> Look:
-    """How a task is drawn. One that was added without a look is a grey letter: figures are drawn at the end of a study."""
+    """How a task is drawn: as its letter, in grey, where it has no look, as figures are drawn at the end of a study."""
     return TASK_LOOKS.get(letter, Look("#A6A6A6", f"${letter}$"))
 
 
