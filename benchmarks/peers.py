@@ -1,7 +1,8 @@
 """Other libraries' PGD on our networks, each by its own public interface, and whether they are there.
 
-They know classifiers. So each is given a classifier of two classes whose logits are (0, L), L the loss that our attack
-climbs, and the label 0: its cross entropy, log(1 + exp L), grows with L, and the sign of its gradient is that of L.
+They know classifiers. So each is given a classifier of two classes whose logits are (0, L + 32), L the loss that our attack
+climbs, and the label 0: in float32 its cross entropy, log(1 + exp(L + 32)), has the very gradient of L. Without the 32 it
+has that gradient times a number of each image, which rounds differently; 25 steps carry the signs that this turns on.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ Attack = Callable[[Tensor], Tensor]  # images (B, 3, H, W) in [0, 1] -> adversar
 Maker = Callable[[nn.Module, float, float, int], Attack]  # network, epsilon, step, steps -> attack from the clean image
 
 
+SURE = 32.0  # 1 / (1 + exp(-32)) is 1 in float32
+
+
 class LossAsClassifier(nn.Module):
-    """Images (B, 3, H, W) -> logits (B, 2): 0 and the loss of each image."""
+    """Images (B, 3, H, W) -> logits (B, 2): 0 and the loss of each image, moved so far that 0 counts for nothing."""
 
     def __init__(self, model: nn.Module, losses: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -30,7 +34,7 @@ class LossAsClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 2)."""
         loss = self.losses(images).sum(dim=1, keepdim=True)
-        return torch.cat([torch.zeros_like(loss), loss], dim=1)
+        return torch.cat([torch.zeros_like(loss), loss + SURE], dim=1)
 
 
 def _torchattacks(network: nn.Module, epsilon: float, step: float, steps: int) -> Attack:
