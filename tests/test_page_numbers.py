@@ -77,3 +77,37 @@ def test_how_fast_caches_are_built_is_what_the_last_run_says():
         assert told["peak memory of the builder, one process"] == [run["peak_mb"]]
         assert told["the same against a build of a quarter of the images"] == [round(run["peak_ratio"], 2)]
         assert told["peak memory of a worker process"] == [run["peak_mb_two_processes"]["largest_worker"]]
+
+
+def test_what_the_935_took_and_say_is_what_the_last_run_says():
+    study = REFERENCE / "full-tiny"
+    took = pd.read_csv(study / "stages.csv").set_index("rule")
+    stated = rows("plan.md", "| stage | jobs | seconds, all jobs | median |")
+    assert len(stated) == 4
+    for rule, jobs, seconds, median in stated:
+        assert int(jobs) == took.loc[rule, "jobs"]
+        assert int(seconds) == round(took.loc[rule, "seconds"])
+        assert float(median) == pytest.approx(took.loc[rule, "median_seconds"], abs=0.006)
+    judged = pd.read_csv(study / "tables" / "claims.csv").set_index("id")
+    page = " ".join((ROOT / "docs" / "plan.md").read_text().split())
+    count = judged["verdict"].value_counts()
+    assert (
+        f"Of the {len(judged)} claims that it speaks to, {count['reproduced']} are reproduced, "
+        f"{count['contradicted']} contradicted, {count['not decidable']} not decidable" in page
+    )
+    assert set(judged.index[judged["verdict"].eq("contradicted")]) == {"R21", "R23"}
+    for claim, words in {
+        "R21": "a smaller encoder (r = {:.2f})", "R23": "the clean error (r = {:.2f})",
+        "R24": "tell a little (r = {:.2f})", "R19": "tells most (r = {:.2f}, pooled)",
+    }.items():  # fmt: skip
+        assert words.format(judged.loc[claim, "effect"]) in page
+
+
+def test_tasks_that_the_935_do_not_learn_are_those_that_the_page_names():
+    study = REFERENCE / "full-tiny" / "tables"
+    constant = pd.read_csv(study / "baselines.csv")
+    constant = constant.loc[constant["predictor"].isin(["training mean", "majority class, labelled, per sample"])]
+    table = pd.read_csv(study / "vulnerability.csv.xz")
+    clean = table.loc[table["metric"].eq("clean_error")].groupby("task")["mean"].median()
+    learned = clean < constant.set_index("task")["error"].reindex(clean.index)
+    assert set(learned.index[~learned]) == {"k", "K", "e", "p"}

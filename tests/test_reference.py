@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import random
 import shutil
@@ -26,9 +27,12 @@ SEED = int(os.environ.get("HEADSTRONG_REFERENCE_SEED", "0"))
 
 
 def study_of(folder: str, tmp_path: Path) -> Path:
-    """A copy of a reference folder where a study has its results."""
+    """A copy of a reference folder where a study has its results, large tables unpacked."""
     place = tmp_path / "results" / folder
     shutil.copytree(REFERENCE / folder, place)
+    for packed in place.glob("tables/*.csv.xz"):
+        packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+        packed.unlink()
     return place
 
 
@@ -36,13 +40,14 @@ def study_of(folder: str, tmp_path: Path) -> Path:
 def test_the_recorded_command_makes_the_tables_again(folder, tmp_path):
     study = study_of(folder, tmp_path)
     record = json.loads((study / "tables" / "make_tables.json").read_text())
-    for name in record["outputs"]:
+    kept = {name: (study / name).read_text() for name in record["outputs"]}
+    for name in kept:
         (study / name).unlink()
     line = [sys.executable, str(ROOT / record["command"][0]), *record["command"][1:]]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in record["outputs"]:
-        assert (study / name).read_text() == (REFERENCE / folder / name).read_text(), name
+    for name, text in kept.items():
+        assert (study / name).read_text() == text, name
 
 
 @pytest.mark.parametrize("folder", WITH_RECORDS)
@@ -51,13 +56,16 @@ def test_the_verdicts_follow_from_the_tables(folder, tmp_path):
     kept = pd.read_csv(study / "tables" / "claims.csv").set_index("id")
     (study / "tables" / "claims.csv").unlink()
     shutil.rmtree(study / "evaluations", ignore_errors=True)  # of which a reference keeps records only
-    judged = claims.of_folder(study).set_index("id")
+    tables = {path.stem for path in study.glob("tables/*.csv")}
+    whole = {claim.id for claim in claims.CLAIMS if set(claim.columns) <= tables}
+    judged, kept = (table.loc[table.index.isin(whole)] for table in (claims.of_folder(study).set_index("id"), kept))
     assert list(judged.index) == list(kept.index)
+    assert len(judged) > 20
     np.testing.assert_allclose(judged["effect"].astype(float), kept["effect"].astype(float), rtol=1e-9)
 
 
 def published_rows(models: list[str]) -> pd.DataFrame:
-    table = pd.read_csv(REFERENCE / "full-tiny" / "tables" / "vulnerability.csv.gz")
+    table = pd.read_csv(REFERENCE / "full-tiny" / "tables" / "vulnerability.csv.xz")
     return table.loc[table["model"].isin(models)]
 
 

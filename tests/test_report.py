@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -114,6 +116,23 @@ def test_page_needs_no_network(report: Page, full: Path) -> None:
     targets = [source[1:] for source in report.sources if source.startswith("#")]
     assert set(targets) <= set(report.ids)
     assert len(report.ids) == len(set(report.ids))
+
+
+def test_a_heavy_svg_gives_way_to_a_lighter_png(full: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(full, results)
+    index = json.loads((results / "figures" / gallery.INDEX).read_text())
+    heavy, alone, *_ = [entry["stem"] for entry in index if not entry["reason"]]
+    for stem in (heavy, alone):
+        with (results / "figures" / f"{stem}.svg").open("a") as file:
+            file.write(f"<!-- {'points ' * page.HEAVY} -->")
+    (results / "figures" / f"{heavy}.png").write_bytes(b"a small picture")
+    page.render(results, results / "report.html", settings=SETTINGS, code={"analysis": "d1ce"})
+    shown = Page((results / "report.html").read_text())
+    assert f"figures/{heavy}.png" in shown.text
+    assert f"figures/{alone}.svg" in shown.text
+    small = base64.b64encode(b"a small picture").decode()
+    assert f"data:image/png;base64,{small}" in shown.sources
 
 
 def test_page_shows_every_figure_with_its_script(report: Page, full: Path) -> None:

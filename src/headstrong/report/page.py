@@ -49,6 +49,7 @@ SECTION_TABLES = {
     "hidden": hidden_blocks.TABLES,
 }
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+HEAVY = 200_000  # bytes of an SVG that a lighter PNG stands for: a page of 1,002 models is to stay below 15 MB
 
 
 def render(
@@ -173,7 +174,7 @@ def _tables(
 
 
 def _figures(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The figures of index.json with their data, and what is missing. SVG where there is one, else PNG."""
+    """The figures of index.json with their data, and what is missing."""
     index = folder / INDEX
     if not index.is_file():
         return [], [f"figures (figures/{INDEX})"]
@@ -187,7 +188,7 @@ def _figures(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     shown: list[dict[str, Any]] = []
     missing = []
     for entry in fields:
-        path = next((p for suffix in TYPES if (p := folder / f"{entry['stem']}{suffix}").is_file()), None)
+        path = _drawn(folder, entry["stem"])
         if entry["reason"] or path is None:
             reason = entry["reason"] or f"figures/{entry['stem']}.svg and .png are not there"
             missing.append(f"figure “{entry['title']}”: {reason}")
@@ -196,6 +197,14 @@ def _figures(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         data = base64.b64encode(path.read_bytes()).decode() if inlined else ""
         shown.append({**entry, "file": path.name, "data": data and f"data:{TYPES[path.suffix]};base64,{data}"})
     return shown, missing
+
+
+def _drawn(folder: Path, stem: str) -> Path | None:
+    """The file of a figure that the page shows: the SVG, or the PNG where there is no other or it is much lighter."""
+    found = [path for suffix in TYPES if (path := folder / f"{stem}{suffix}").is_file()]
+    if found and found[0].stat().st_size > HEAVY:
+        return min(found, key=lambda path: path.stat().st_size)
+    return found[0] if found else None
 
 
 def _source(settings: Mapping[str, Any]) -> str:
