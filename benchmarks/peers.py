@@ -1,8 +1,9 @@
 """Other libraries' PGD on our networks, each by its own public interface, and whether they are there.
 
-They know classifiers. So each is given a classifier of two classes whose logits are (0, L + 32), L the loss that our attack
-climbs, and the label 0: in float32 its cross entropy, log(1 + exp(L + 32)), has the very gradient of L. Without the 32 it
-has that gradient times a number of each image, which rounds differently; 25 steps carry the signs that this turns on.
+They know classifiers. So each is given a classifier of two classes whose logits are (0, L + 32), L the loss that our
+attack climbs, and the label 0: in float32 its cross entropy, log(1 + exp(L + 32)), has the very gradient of L. Without
+the 32 it has that gradient times a number of each image, which rounds differently; 25 steps carry the signs that this
+turns on.
 """
 
 from __future__ import annotations
