@@ -61,7 +61,7 @@ def settings_of(vulnerability: pd.DataFrame, choice: AttackChoice, varied: str) 
     found = found.sort_values(["other", "norm", "radius", "steps"])
     if len(found) < 2 or (varied == "norm" and found["norm"].nunique() < 2):
         raise MissingDataError(
-            f"attacks by {varied}: {stepper} was run with one {varied} only; set attacks in the config"
+            f"attacks by {varied}: {stepper} was run with one value of {varied} only; set attacks in the config"
         )
     return [
         replace(choice, family=str(r.family), norm=str(r.norm), epsilon=float(r.epsilon), steps=int(r.steps))
