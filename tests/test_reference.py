@@ -17,6 +17,7 @@ import pytest
 
 import checkout
 from headstrong.analysis import claims
+from headstrong.analysis.files import write_table
 from headstrong.analysis.vulnerability import KEYS, build_table
 from headstrong.provenance import ROOT
 
@@ -73,26 +74,31 @@ def remade_rows(folder: Path, models: list[str]) -> pd.DataFrame:
     """Data, trainings and evaluations of these models of the 935 from nothing, in a copy of the checkout."""
     study = checkout.make(folder) / "results" / "full-tiny"
     targets = [f"results/full-tiny/evaluations/{model}.h5" for model in models]
-    checkout.run(folder, *targets, study="full tiny")
+    checkout.run(folder, "--", *targets, study="full tiny")
     plan = pd.read_csv(REFERENCE / "full-tiny" / "plan.csv", keep_default_na=False)
     plan.loc[plan["id"].isin(models)].to_csv(folder / "plan.csv", index=False)
-    return build_table(study / "evaluations", folder / "plan.csv")
+    write_table(build_table(study / "evaluations", folder / "plan.csv"), folder / "vulnerability.csv")
+    return pd.read_csv(folder / "vulnerability.csv")
 
 
-def check_same_numbers(kept: pd.DataFrame, made: pd.DataFrame) -> None:
-    """To the last digits on processors of one kind; others round differently, and a training carries that on."""
+def check_same_numbers(kept: pd.DataFrame, made: pd.DataFrame, typical: float, bias: float) -> None:
+    """Equal on processors of one kind; others round differently, and training carries that on.
+
+    typical, bias: limits of the median and the mean of log(made / kept) over all errors. A dozen models with AVX2
+    against AVX-512: 0.007 and -0.007, with 5 % of the errors further off than 17 %. A third of the epochs: 0.08, 0.18.
+    """
     both = kept.merge(made, on=list(KEYS), how="outer", suffixes=("_kept", "_made"), indicator=True)
     assert both["_merge"].eq("both").all(), both.loc[both["_merge"].ne("both")]
     errors = both.loc[both["metric"].isin(["clean_error", "adversarial_error"])]
     off = np.log(errors["mean_made"] / errors["mean_kept"])
     print(f"{len(errors)} errors; equal to 6 digits: {(off.abs() < 1e-6).mean():.0%}; spread {off.std():.2g}")
-    assert off.abs().median() < 0.02
-    assert abs(off.mean()) < 0.05
+    assert off.abs().median() < typical
+    assert abs(off.mean()) < bias
 
 
 def test_a_model_of_the_935_comes_out_again(tmp_path):
     models = ["combinations-resnet18-sd"]
-    check_same_numbers(published_rows(models), remade_rows(tmp_path / "checkout", models))
+    check_same_numbers(published_rows(models), remade_rows(tmp_path / "checkout", models), typical=0.1, bias=0.1)
 
 
 @pytest.mark.slow
@@ -100,4 +106,4 @@ def test_a_random_dozen_of_the_935_comes_out_again(tmp_path):
     plan = pd.read_csv(REFERENCE / "full-tiny" / "plan.csv", keep_default_na=False)
     models = sorted(random.Random(SEED).sample(list(plan["id"]), MODELS))
     print(*models, sep="\n")
-    check_same_numbers(published_rows(models), remade_rows(tmp_path / "checkout", models))
+    check_same_numbers(published_rows(models), remade_rows(tmp_path / "checkout", models), typical=0.02, bias=0.05)
