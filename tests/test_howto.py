@@ -20,7 +20,7 @@ from headstrong.provenance import ROOT
 from headstrong.tasks import file_safe
 
 GUIDES = sorted((ROOT / "docs" / "howto").glob("*.md"))
-EDITING = ("attack", "data", "encoder", "task")
+EDITING = ("attack", "stepper", "data", "encoder", "task")
 STUDY = """
 data: {size: [32, 32]}
 chains: [sb]
@@ -98,7 +98,7 @@ def test_every_example_is_shorter_than_thirty_lines(guide):
     assert 0 < len(changed) < 30
 
 
-@pytest.mark.parametrize("study", ["firmest", "plain", "brightness", "garden", "pictures"])
+@pytest.mark.parametrize("study", ["firmest", "heavy", "plain", "brightness", "garden", "pictures"])
 def test_the_studies_that_guides_name_have_a_plan(edited, study):
     result = run(edited, "headstrong", "plan", "--study", study, "--count")
     assert result.returncode == 0, result.stderr
@@ -106,7 +106,7 @@ def test_the_studies_that_guides_name_have_a_plan(edited, study):
 
 
 def test_own_data_task_encoder_and_attack_together(edited):
-    overlays = ("firmest", "plain", "garden", "brightness", "smallest")
+    overlays = ("firmest", "heavy", "plain", "garden", "brightness", "smallest")
     result = run(edited, "jobs", *overlays)  # one interpreter for all: starting takes longer than anything else here
     assert result.returncode == 0, result.stderr[-3000:]
 
