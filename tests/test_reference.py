@@ -22,6 +22,11 @@ from headstrong.analysis.vulnerability import KEYS, build_table
 from headstrong.provenance import ROOT
 
 REFERENCE = ROOT / "results" / "reference"
+JUDGED_LATER = [  # by `python -m headstrong claims FOLDER --format csv`, from tables that are older than the verdicts
+    path.parent.parent.name
+    for path in sorted(REFERENCE.glob("*/tables/claims.csv"))
+    if not path.with_name("judge_claims.json").exists()
+]
 WITH_RECORDS = [path.parent.parent.name for path in sorted(REFERENCE.glob("*/tables/make_tables.json"))]
 MODELS = int(os.environ.get("HEADSTRONG_REFERENCE_MODELS", "12"))
 SEED = int(os.environ.get("HEADSTRONG_REFERENCE_SEED", "0"))
@@ -63,6 +68,14 @@ def test_the_verdicts_follow_from_the_tables(folder, tmp_path):
     assert list(judged.index) == list(kept.index)
     assert len(judged) > 20
     np.testing.assert_allclose(judged["effect"].astype(float), kept["effect"].astype(float), rtol=1e-9)
+
+
+@pytest.mark.parametrize("folder", JUDGED_LATER)
+def test_verdicts_that_were_judged_later_follow_from_the_tables(folder, tmp_path):
+    study = study_of(folder, tmp_path)
+    (study / "tables" / "claims.csv").unlink()
+    write_table(claims.of_folder(study), study / "tables" / "claims.csv")
+    assert (study / "tables" / "claims.csv").read_text() == (REFERENCE / folder / "tables" / "claims.csv").read_text()
 
 
 def published_rows(models: list[str]) -> pd.DataFrame:
