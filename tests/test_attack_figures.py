@@ -122,7 +122,7 @@ def test_boxes_hold_the_same_models_and_larger_sets_stand_in_for_pairs(made: Tab
 def test_one_budget_is_no_figure(made: Tables) -> None:
     only = made.vulnerability.loc[made.vulnerability["epsilon"].isna() | made.vulnerability["epsilon"].eq(8 / 255)]
     for varied, rows in (("epsilon", only), ("norm", only), ("steps", only.loc[only["family"].ne("steps")])):
-        with pytest.raises(MissingDataError, match=f"one {varied} only"):
+        with pytest.raises(MissingDataError, match=f"one value of {varied} only"):
             budget.draw(rows, made.plan, CHOICE, varied, "resnet18")
     with pytest.raises(MissingDataError, match="family mim was not run"):
         budget.draw(made.vulnerability, made.plan, AttackChoice("mim"), "steps", "resnet18")

@@ -174,11 +174,11 @@ def test_without_time_the_closed_form_is_used_and_named(objective: ilp.Objective
 
 
 def test_a_change_found_in_time_is_kept_with_its_gap() -> None:
-    program = instance(1, tasks=5, shape=(3, 24, 24))
-    solution = ilp.solve(*program, objective="least", pixels=20, gap=0.0, time_limit=1.0)  # a proof takes far longer
+    program = instance(1, tasks=8, shape=(3, 40, 40))
+    solution = ilp.solve(*program, objective="least", pixels=80, gap=0.0, time_limit=2.0)  # a proof takes over 30 s
     check_solution(solution, program, "least")
     assert (solution.status, solution.fallback) == ("time limit", "")
-    assert solution.value > ilp.value_of(ilp.closed_form(*program, 20), program[0], "least")
+    assert solution.value > ilp.value_of(ilp.closed_form(*program, 80), program[0], "least")
     assert solution.gap > 0
 
 
