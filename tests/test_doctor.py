@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -174,6 +175,21 @@ def test_limits_of_control_groups(tmp_path, membership, files, processors, memor
     places = (tmp_path / "membership", tmp_path / "groups")
     assert machine.processors(*places)[1] == (processors or len(os.sched_getaffinity(0)))
     assert machine.memory(*places)[1] == (memory or machine.memory()[0])
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["model name\t: AMD EPYC", "flags\t\t: fpu sse2 avx avx2 avx512f avx512_bf16"], "AMD EPYC, AVX-512"),
+        (["model name\t: Some: Processor @ 2.60GHz", "flags\t\t: fpu avx avx2"], "Some: Processor @ 2.60GHz, AVX2"),
+        (["CPU implementer\t: 0x41", "Features\t: fp asimd crc32", ""], f"{platform.machine()}, NEON"),
+        ([], platform.machine()),
+    ],
+)
+def test_processors_by_name_and_vectors(tmp_path, lines, expected):
+    (tmp_path / "cpuinfo").write_text("\n".join(lines))
+    assert machine.processor(tmp_path / "cpuinfo") == expected
+    assert machine.processor(tmp_path / "none") == platform.machine()
 
 
 def test_affinity_counts():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headstrong import provenance
+from headstrong import machine, provenance
 from headstrong.provenance import (
     ROOT,
     RunRecord,
@@ -136,6 +136,7 @@ def test_a_run_record_tells_where_a_result_comes_from(tmp_path):
     found = json.loads((tmp_path / "run.json").read_text())
     assert found["settings"] == {"a": 1}
     assert found["device"] == "cpu"
+    assert found["processor"] == machine.processor()
     assert found["versions"]["python"]
     assert found["lock"] == provenance.lock_digest()
     assert found["start"] <= found["end"]

@@ -256,7 +256,7 @@ class _Builder:
     def _action(self, record: Record) -> Entity:
         content, name = record.content, self.lineage.relative(record.path)
         written = self._add(record.path, self._name(record.path), name=f"run record of {record.rule}")
-        where = ", ".join(str(content.get(key)) for key in ("host", "device", "platform"))
+        where = ", ".join(str(content[key]) for key in ("host", "device", "processor", "platform") if content.get(key))
         objects = [self.files[path] for path in record.inputs]
         if record.job:
             settings = {"kind": "PropertyValue", "name": "settings", "value": settings_json(record.job)}

@@ -61,6 +61,7 @@ def _lines(section: Callable[[Answers], Iterator[Row]], answers: Answers) -> Ite
 
 
 def _machine(_: Answers) -> Iterator[Row]:
+    yield "processor", machine.processor()
     yield "processors", _of_which(*machine.processors(), str)
     yield "memory", _of_which(*machine.memory(), _size)
     folder, free, total = machine.room(Path("results"))

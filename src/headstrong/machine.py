@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import pwd
 import shutil
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 _MEMBERSHIP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}  # widest first
 
 
 class NoAnswerError(Exception):
@@ -58,6 +61,19 @@ def processors(membership: Path = _MEMBERSHIP, groups: Path = _GROUPS) -> tuple[
             if quota.isdecimal() and period:
                 allowed = min(allowed, max(1, math.ceil(int(quota) / int(period[0]))))
     return there, allowed
+
+
+def processor(cpuinfo: Path = _CPUINFO) -> str:
+    """What the processor calls itself, and its widest vectors: "AMD EPYC, AVX-512". Sums are rounded by these widths.
+
+    cpuinfo: where Linux describes the processors. Elsewhere only the kind of machine: "arm64".
+    """
+    described = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+    values = {name.strip(): value.strip() for name, mark, value in (line.partition(":") for line in described) if mark}
+    features = set((values.get("flags") or values.get("Features") or "").split())
+    widest = next((name for feature, name in _VECTORS.items() if feature in features), None)
+    name = values.get("model name") or platform.machine() or "not known"
+    return f"{name}, {widest}" if widest else name
 
 
 def memory(membership: Path = _MEMBERSHIP, groups: Path = _GROUPS) -> tuple[int, int]:

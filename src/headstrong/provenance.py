@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from headstrong.machine import processor
 from headstrong.vouching import check_vouched, records_beside
 
 PACKAGE = Path(__file__).parent
@@ -256,6 +257,7 @@ class RunRecord:
             "command": sys.argv,
             "host": socket.gethostname(),
             "platform": platform.platform(),
+            "processor": processor(),
             "versions": versions(),
             "lock": lock_digest(),
             "git": git_state(),

@@ -28,16 +28,29 @@ def explain(path: Path) -> dict[str, Any]:
     """Everything that is known of a result, as plain data; a folder, or a record itself, may be given as well.
 
     result, study; what: in words; file: sha256 now and recorded, state ("unchanged", "changed"); record, rule, job,
-    code, git, lock, config, versions, host, platform, device, start, end, seconds: as recorded; checkout: whether
-    code, lock and configuration of this checkout are the same, other or unknown; made_from: groups of inputs, each
-    with what, rule, files, changed, missing, and its own made_from, down to the data.
+    code, git, lock, config, versions, host, platform, processor, device, start, end, seconds: as recorded; checkout:
+    whether code, lock and configuration of this checkout are the same, other or unknown; made_from: groups of inputs,
+    each with what, rule, files, changed, missing, and its own made_from, down to the data.
     Raises MissingDataError without file or record, BrokenFileError for a damaged record.
     """
     lineage = lineage_of(path)
     record = _record_of(path, lineage)
     outputs = [output for output in _files_of(path) if output in record.outputs]
     content = record.content
-    facts = ("code", "git", "lock", "config", "versions", "host", "platform", "device", "start", "end", "seconds")
+    facts = (
+        "code",
+        "git",
+        "lock",
+        "config",
+        "versions",
+        "host",
+        "platform",
+        "processor",
+        "device",
+        "start",
+        "end",
+        "seconds",
+    )
     return {
         "result": lineage.relative(absolute(path)),
         "study": lineage.study.name,
@@ -190,7 +203,7 @@ def _headings(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "state", _state(found)
     yield "made by", f"rule {found['rule']} (scripts/{found['rule']}.py); record {found['record']}"
     yield "when", f"{found['start']} to {found['end']} ({found['seconds']} s)"
-    yield "where", ", ".join(str(found[key]) for key in ("host", "device", "platform") if found[key])
+    yield "where", ", ".join(str(found[key]) for key in ("host", "device", "processor", "platform") if found[key])
     settings = "; ".join(f"{key} {_short(value)}" for key, value in found["job"].items() if value is not None)
     for number, line in enumerate(textwrap.wrap(settings, _PAGE, break_long_words=False)):
         yield "" if number else "settings", line

@@ -28,6 +28,9 @@ RECORDS = {
     "evaluation of hidden tasks": "hidden/*.json",
 }
 
+# What a record says of where its job ran, on which the rounding of sums may depend.
+_WHERE = ("device", "processor", "platform")
+
 # Folders that records of other rules lie in as well.
 RULES = {"evaluation of generators": "evaluate_generators"}
 
@@ -76,23 +79,22 @@ def stage_times(folder: Path) -> list[dict[str, Any]]:
 
 
 def run_records(results: Path) -> dict[str, Any]:
-    """What the run records beside the results say: code digests per stage, devices, platforms, commits and versions.
+    """What the run records beside the results say: code digests per stage, where, commits and versions.
 
     Each is a Counter of distinct values over the records of its kind; empty when there are no records.
     Raises BrokenFileError for a record that is no JSON object.
     """
     code: dict[str, Counter[str]] = {}
-    found: dict[str, Counter[str]] = {key: Counter() for key in ("device", "platform", "commit", "versions")}
+    found: dict[str, Counter[str]] = {key: Counter() for key in (*_WHERE, "commit", "versions")}
     for stage, pattern in RECORDS.items():
         for path in sorted(results.glob(pattern)):
             record = _record(path)
             if stage in RULES and record.get("rule", RULES[stage]) != RULES[stage]:
                 continue  # of another job that leaves its results in the same folder
             code.setdefault(stage, Counter())[str(record.get("code", "not recorded"))] += 1
-            if "device" in record:
-                found["device"][str(record["device"])] += 1
-            if "platform" in record:
-                found["platform"][str(record["platform"])] += 1
+            for key in _WHERE:
+                if key in record:
+                    found[key][str(record[key])] += 1
             git = record.get("git") or {}
             if "commit" in git:
                 found["commit"][f"{git['commit']}{' with changes' if git.get('dirty') else ''}"] += 1
