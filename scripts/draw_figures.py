@@ -5,10 +5,12 @@ python scripts/draw_figures.py --vulnerability results/quick/tables/vulnerabilit
     "epsilon": 0.03137254901960784, "steps": 25}' --chains DEnds sdnDE --output figures
 """
 
+import inspect
 import sys
 from pathlib import Path
 
 from headstrong import program
+from headstrong.errors import ConfigError
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
@@ -19,16 +21,20 @@ def main(arguments):
     from headstrong.analysis.tables import choose_attack
     from headstrong.figures.gallery import draw_all, draw_without_models
 
+    without_models = arguments.vulnerability is None  # a study without models of a plan
+    spine = [arguments.vulnerability, arguments.plan, arguments.surrogates]
+    if len(set(map(bool, spine))) == 2:
+        raise ConfigError("--vulnerability, --plan, --surrogates: give all three, or none for a study without models")
+    _check_names(arguments.tables, draw_without_models if without_models else draw_all)
     tables = {path.stem: read_table(path) for path in arguments.tables}
     look = program.read_json("--look", arguments.look)
     files = {"examples": arguments.generated, "importance": arguments.importance}
-    spine = [arguments.vulnerability, arguments.plan, arguments.surrogates]
     read = [*filter(None, spine), *arguments.tables, *arguments.generated, *arguments.importance]
     settings = {"attack": program.read_json("--attack", arguments.attack), "chains": arguments.chains, "look": look}
     facts = {"settings": settings, "code": stage_code("draw_figures"), "inputs": read, "outputs": [arguments.output]}
     # Beside the folder: Snakemake owns all that is in it.
     with RunRecord(arguments.output.absolute().with_name("draw_figures.json"), **facts):
-        if arguments.vulnerability is None:  # a study without models of a plan
+        if without_models:
             draw_without_models(arguments.output, settings=look, **files, **tables)
             return
         vulnerability = read_table(arguments.vulnerability)
@@ -43,6 +49,17 @@ def main(arguments):
             **files,
             **tables,
         )
+
+
+def _check_names(paths, draw):
+    """ConfigError where a file is called as no table that `draw` takes."""
+    taken = inspect.signature(draw).parameters.values()
+    names = [one.name for one in taken if one.default is None and "DataFrame" in str(one.annotation)]
+    for path in paths:
+        if path.stem not in names:
+            raise ConfigError(
+                f"--tables: {path}: nothing is drawn from a table of this name here; {', '.join(names)} are"
+            )
 
 
 if __name__ == "__main__":

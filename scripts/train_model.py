@@ -6,6 +6,7 @@
 `--job` holds everything that can change the weights: the "job" of an existing run.json is a good start.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def main(arguments):
     from headstrong.training import train
 
     _, job = program.read_job(arguments.job, training_job_from_dict)
-    snapshots = {int(epoch): Path(path) for epoch, _, path in (item.partition("=") for item in arguments.snapshot)}
+    snapshots = dict(arguments.snapshot)
     code = arguments.code or training_code(job.adversarial is not None)
     facts = {"code": code, "threads": arguments.threads}
     facts |= {"inputs": [arguments.data], "outputs": [arguments.weights, arguments.history, *snapshots.values()]}
@@ -42,10 +43,19 @@ def main(arguments):
         record.add(sha256=record.digest(arguments.weights), data=record.digest(arguments.data))
 
 
+def snapshot(given):
+    epoch, _, path = given.partition("=")
+    if not (epoch.isdecimal() and path):
+        raise argparse.ArgumentTypeError(f"{given!r}: expected EPOCH=PATH, as in 3=epoch-3.safetensors")
+    return int(epoch), Path(path)
+
+
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
     parser.add_argument("--data", type=Path, required=True, help="cache of the training split")
-    parser.add_argument("--snapshot", action="append", default=[], metavar="EPOCH=PATH", help="weights to keep as well")
+    parser.add_argument(
+        "--snapshot", type=snapshot, action="append", default=[], metavar="EPOCH=PATH", help="weights to keep as well"
+    )
     program.add_training_options(parser)
     sys.exit(program.run(main, parser))

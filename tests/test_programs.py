@@ -71,6 +71,34 @@ def test_a_job_that_is_none_is_one_line(tmp_path, job, expected):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--tables", "colours.csv"],
+            "--tables: colours.csv: nothing is drawn from a table of this name here; generated",
+        ),
+        (["--tables", "settings.csv"], "--tables: settings.csv"),
+        (["--vulnerability", "vulnerability.csv"], "--vulnerability, --plan, --surrogates: give all three"),
+    ],
+)
+def test_figures_of_unknown_tables_are_one_line(tmp_path, arguments, expected):
+    result = run("scripts/draw_figures.py", *arguments, "--attack", "{}", "--output", str(tmp_path / "figures"))
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {expected}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", ["x", "3", "three=a.safetensors", "3="])
+def test_a_snapshot_that_is_none_is_refused(tmp_path, given):
+    paths = ["--data", "d", "--weights", str(tmp_path / "w"), "--history", str(tmp_path / "h"), "--work", str(tmp_path)]
+    result = run("scripts/train_model.py", "--job", "{}", *paths, "--snapshot", given)
+    assert result.returncode == 2
+    assert f"{given!r}: expected EPOCH=PATH" in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_weights_file_that_is_none_is_refused(tmp_path):
     fake = tmp_path / "weights.safetensors"
     fake.write_bytes(b"\x80\x04pickle")
