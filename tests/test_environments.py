@@ -1,8 +1,10 @@
 """The lock files and the conda files ask for the same versions, on every platform."""
 
 import re
+from pathlib import Path
 
 import pytest
+import snakemake.report
 import yaml
 
 from headstrong.provenance import ROOT
@@ -51,3 +53,11 @@ def test_every_requirement_has_hashes_and_no_index(name):
     assert len(requirements) > (25 if name == "requirements-docs.lock" else 50)
     assert all("--hash=sha256:" in requirement for requirement in requirements)
     assert "http" not in text
+
+
+def test_reports_of_snakemake_need_nothing_but_the_lock_file():
+    """Snakemake asks for a package at the end of `--report` that it does not depend on itself."""
+    source = (Path(snakemake.report.__file__).parent / "__init__.py").read_text()
+    asked = set(re.findall(r"Python package (\w+) must be installed", source))
+    assert asked
+    assert asked <= set(locked("requirements.lock"))
