@@ -39,21 +39,22 @@ def keep(study: Path, folder: Path) -> list[str]:
     """
     if not (study / "report.html").is_file():
         raise MissingDataError(f"{study}: no report.html; finish the study first")
-    chosen = [*_top(study), *_figures(study), *_records(study)]
-    for path in folder.rglob("*"):
-        if path.is_file() and path.name not in OWN:
-            path.unlink()
-    for path in chosen:
-        _copy(path, folder / path.relative_to(study))
-    too_large = [path.name for path in sorted(study.glob("tables/*")) if not _keep_table(path, folder / "tables")]
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    own = [folder / name for name in OWN if (folder / name).is_file()]
+    for path in own:
+        _copy(path, partial / path.name)
+    for path in (*_top(study), *_figures(study), *_records(study)):
+        _copy(path, partial / path.relative_to(study))
+    too_large = [path.name for path in sorted(study.glob("tables/*")) if not _keep_table(path, partial / "tables")]
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
     return too_large
 
 
 def _top(study: Path) -> list[Path]:
-    return [study / "config.yaml", study / "plan.csv", *sorted(study.glob("*.json"))]
+    plan = sorted(study.glob("plan.csv"))  # not of a study without models of a plan
+    return [study / "config.yaml", *plan, *sorted(study.glob("*.json"))]
 
 
 def _figures(study: Path) -> Iterator[Path]:
