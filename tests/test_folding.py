@@ -31,6 +31,23 @@ def test_folding_batch_norm_keeps_the_function(encoder: str) -> None:
             torch.testing.assert_close(folded(images)[letter], output, rtol=1e-5, atol=1e-5 * float(output.abs().max()))
 
 
+def test_a_batch_norm_after_an_activation_in_place_stays() -> None:
+    class Activated(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2)
+            self.activation = torch.nn.ReLU(inplace=True)
+
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"d": self.norm(self.activation(self.conv(images)))}
+
+    model = Activated().eval()
+    torch.nn.init.constant_(model.norm.running_mean, 0.5)
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    folded = fold_batch_norm(model, images[:1])
+    torch.testing.assert_close(folded(images)["d"], model(images)["d"])
+
+
 def test_a_batch_norm_without_a_convolution_before_it_stays() -> None:
     class Lonely(torch.nn.Module):
         def __init__(self) -> None:

@@ -196,6 +196,35 @@ def test_an_adversarially_trained_model_says_against_what():
     assert plan.training_job("three-resnet18-sdn").adversarial is None
 
 
+@pytest.mark.parametrize(
+    ("stepper", "own", "differs"),
+    [
+        ({"stepper": "pgd", "balancer": "wgd"}, {"protocol": {"wgd": "published"}}, True),
+        ({"stepper": "pgd", "balancer": "total"}, {"protocol": {"start": "corner"}}, True),
+        ({"stepper": "pgd", "balancer": "total", "norm": "l2"}, {"protocol": {"l2_step": "released"}}, True),
+        ({"stepper": "pgd", "balancer": "total"}, {"step_size": 0.001, "protocol": {"miou": "all"}}, True),
+        ({"stepper": "pgd", "balancer": "total", "start": "uniform"}, {"protocol": {"start": "corner"}}, False),
+        ({"stepper": "pgd", "balancer": "total"}, {"protocol": {"wgd": "published", "l2_step": "released"}}, False),
+        ({"stepper": "fgsm", "balancer": "total"}, {"step_size": 0.001, "protocol": {"start": "corner"}}, False),
+        ({"stepper": "pgd", "balancer": "total"}, {"protocol": {"miou": "all"}}, False),
+    ],
+)
+def test_models_trained_against_other_attacks_have_weights_of_their_own(stepper, own, differs):
+    attack = {"steps": 3, "epsilon": 0.03, **stepper}
+    other = attack | {key: value for key, value in own.items() if key != "protocol"}
+    sections = {
+        "base": THREE | {"adversarial": attack},
+        "own": THREE | {"adversarial": other, "protocol": own["protocol"]},
+    }
+    plan = Plan(parse(merge(DEFAULT, {"plan": sections})))
+    base, model = plan["base-resnet18-sdn"], plan["own-resnet18-sdn"]
+    assert (model.run == model.id) is differs
+    assert (model.run == base.id) is not differs
+    assert (plan.training_job(model.run).adversarial != plan.training_job(base.id).adversarial) is differs
+    if other == attack:  # nothing but the switch makes the difference
+        assert model.seed == base.seed
+
+
 def test_layouts_make_models_of_branched_networks():
     plan = Plan(parse(merge(DEFAULT, {"plan": {"sharing": {"tasks": "sdn", "sizes": [3], "layouts": [7, 50]}}})))
     layouts = {m.id: m.layout for m in plan.models if m.section == "sharing"}

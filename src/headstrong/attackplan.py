@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ONE_STEP = ("fgsm", "noise", "ilp_box", "ilp_max_min", "ilp_sparse")
 FROM_START = ("pgd", "apgd")  # the others begin at the clean image, by definition
+RELEASED = ("pgd", "ifgsm")  # have the released form of a step in L2
 IN_EQUAL_STEPS = ("ifgsm", "mim")  # as published: all steps together are as long as epsilon
 
 
@@ -42,12 +43,29 @@ def adversarial_attack(attack: AdversarialConfig, tasks: str, protocol: Mapping[
         stepper=attack.stepper,
         norm=attack.norm,
         epsilon=attack.epsilon,
-        step_size=attack.step_size or step_size(attack.stepper, attack.epsilon, steps),
+        step_size=_step_size(attack, attack.epsilon, steps),
         steps=steps,
         start=(attack.start or protocol["start"]) if attack.stepper in FROM_START else "clean",
         restarts=1,
         l2_step=_l2_step(attack.stepper, attack.balancer, attack.norm, protocol),
     )
+
+
+def attack_decided_by(attack: Mapping[str, Any]) -> frozenset[str]:
+    """The switches of the protocol that can change the attack of an adversarial training."""
+    plain = attack["norm"] == "l2" and attack["stepper"] in RELEASED and attack["balancer"] != "sign_sum"
+    decide = {
+        "start": attack["stepper"] in FROM_START and attack["start"] is None,
+        "wgd": attack["balancer"] == "wgd",
+        "l2_step": plain,
+    }
+    return frozenset(switch for switch, does in decide.items() if does)
+
+
+def attack_read(attack: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What an adversarial training reads of its section: a single step has neither size nor number; None without."""
+    unread = ("step_size", "steps", "start") if attack and attack["stepper"] in ONE_STEP else ()
+    return None if attack is None else {key: value for key, value in attack.items() if key not in unread}
 
 
 def adversarial_text(attack: Mapping[str, Any] | None) -> str:
@@ -79,8 +97,7 @@ def _attack(
         stepper=attack.stepper,
         norm=norm,
         epsilon=epsilon,
-        step_size=(None if attack.stepper in ONE_STEP else attack.step_size)
-        or step_size(attack.stepper, epsilon, steps),
+        step_size=_step_size(attack, epsilon, steps),
         steps=steps,
         start=(attack.start or protocol["start"]) if attack.stepper in FROM_START else "clean",
         restarts=attack.restarts,
@@ -94,7 +111,17 @@ def _distinct_steps(attack: AttackConfig) -> Sequence[int]:
     return [1] if attack.stepper in ONE_STEP else attack.steps
 
 
+def _step_size(attack: AttackConfig | AdversarialConfig, epsilon: float, steps: int) -> float:
+    own = None if attack.stepper in ONE_STEP else attack.step_size  # a single step is as long as the radius
+    return own or step_size(attack.stepper, epsilon, steps)
+
+
 def step_size(stepper: str, epsilon: float, steps: int) -> float:
+    """The size of a step, in the units of epsilon, where the configuration gives none.
+
+    One-step attacks: epsilon. ifgsm and mim: epsilon / steps, as published. The others: epsilon / 4, which of 8/255 is
+    the 2/255 of Ghamizi et al. (2022).
+    """
     if stepper in ONE_STEP:
         return epsilon
     return epsilon / steps if stepper in IN_EQUAL_STEPS else epsilon / 4
@@ -102,7 +129,7 @@ def step_size(stepper: str, epsilon: float, steps: int) -> float:
 
 def _l2_step(stepper: str, balancer: str, norm: str, protocol: Mapping[str, Any]) -> str:
     """The released step is a rule of plain gradient steps in L2; there is no other form of it."""
-    plain = norm == "l2" and stepper in ("pgd", "ifgsm") and balancer != "sign_sum"
+    plain = norm == "l2" and stepper in RELEASED and balancer != "sign_sum"
     return str(protocol["l2_step"]) if plain else "direction"
 
 

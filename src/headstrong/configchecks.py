@@ -93,17 +93,18 @@ def _oversized_sets(config: Config) -> Iterator[Problem]:
 
 
 def _restarts_without_draws(config: Config) -> Iterator[Problem]:
-    protocol = config.protocol.resolved()
-    chosen: list[tuple[tuple[str, ...], AttackConfig | HiddenAttacksConfig, str]] = [
-        (("attacks", name), attack, protocol["start"]) for name, attack in config.attack_families.items()
+    chosen: list[tuple[tuple[str, ...], AttackConfig | HiddenAttacksConfig, str, str]] = [
+        (("attacks", name), attack, config.switches(section, None)["start"], f" (section {section})")
+        for name, attack in config.attack_families.items()
+        for section in attack.sections or config.sections
     ]
     for name, family in config.hidden_families.items():
         start = config.switches(family.section, family.protocol)["start"]
-        chosen.append((("hidden", name, "attacks"), family.attacks, start))
-    for path, attack, start in chosen:
+        chosen.append((("hidden", name, "attacks"), family.attacks, start, ""))
+    for path, attack, start, where in chosen:
         begins = (attack.start or start) if attack.stepper in ("pgd", "apgd") else "clean"
         if attack.restarts > 1 and begins != "uniform":
-            yield (*path, "restarts"), f"{attack.restarts}: only pgd and apgd from a uniform start can restart"
+            yield (*path, "restarts"), f"{attack.restarts}: only pgd and apgd from a uniform start can restart{where}"
         if begins == "clean" and isinstance(attack, HiddenAttacksConfig) and "disruption" in attack.objectives:
             said = "disruption has no slope at the clean image; use pgd or apgd from another start, or leave it out"
             yield (*path, "objectives"), said

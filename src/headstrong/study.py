@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headstrong.attackplan import adversarial_attack, adversarial_text, attacks_of
+from headstrong.attackplan import adversarial_attack, adversarial_text, attack_decided_by, attack_read, attacks_of
 from headstrong.errors import ConfigError
 from headstrong.generatorplan import GeneratorPlan
 from headstrong.hiddenplan import HiddenPlan
 from headstrong.importanceplan import ImportancePlan
 from headstrong.jobs import EvaluationJob, TrainingJob
 from headstrong.layouts import BRANCHED
+from headstrong.provenance import settings_json
 from headstrong.seeds import derive_seed
 from headstrong.tasks import file_safe, in_order
 
@@ -70,7 +71,10 @@ _SCHEDULES: dict[str, tuple[float, float, tuple[float, ...]]] = {
 
 
 class Plan:
-    """Every model of a study, in a fixed order, and the jobs that make them."""
+    """Every model of a study, in a fixed order, and the jobs that make them.
+
+    Raises ConfigError as `models_of`. Its methods raise KeyError for ids that it does not have.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -135,7 +139,7 @@ class Plan:
         return f"{models} models ({multi} multi-task, {models - multi} single-task), {runs} runs"
 
     def data_settings(self, split: str) -> dict[str, Any]:
-        """What the cache of one split ("train" or "test") depends on."""
+        """What the cache of one split ("train" or "test") depends on; size: [H, W]."""
         data = self.config.data
         own = (
             {"antialias": data.antialias, "seed": self.config.study.seed}
@@ -266,7 +270,8 @@ def models_of(settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
     """Every model of a plan, from `plan_settings`: those trained or measured otherwise, then checkpoints of them.
 
     What a model is trained from does not depend on the order of the sections: overlays and config files merge in
-    different orders. Raises ConfigError for a checkpoint of a model that no section trains.
+    different orders. Raises ConfigError for a checkpoint of a model that no section trains, and for a pair without a
+    weight in `lambdas`.
     """
     sections = settings["sections"]
     specs = [
@@ -281,29 +286,33 @@ def models_of(settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
     for spec in sorted(specs, key=lambda spec: (spec.switches != "", spec.section)):
         section = sections[spec.section]
         if section["share_of_epochs"] == 1:
-            settled[spec.id] = _as_variant(spec, section["protocol"], runs) if spec.switches else spec
+            settled[spec.id] = _as_variant(spec, section, runs) if spec.switches else spec
             if settled[spec.id].run == spec.id:
-                runs.setdefault(_problem(spec, section["protocol"]), settled[spec.id])
+                runs.setdefault(_problem(spec, section), settled[spec.id])
     trained = [settled[spec.id] for spec in specs if spec.id in settled]
-    found = [_checkpoint_of(spec, sections[spec.section]["protocol"], runs) for spec in specs if spec.id not in settled]
+    found = [_checkpoint_of(spec, sections[spec.section], runs) for spec in specs if spec.id not in settled]
     return (*trained, *found)
 
 
-def _problem(spec: ModelSpec, switches: Mapping[str, Any]) -> tuple[object, ...]:
-    """What two models have in common that are trained alike, but for their seeds."""
-    training = tuple((key, value) for key, value in sorted(switches.items()) if key in TrainingJob.__dataclass_fields__)
-    return spec.encoder, spec.tasks, spec.weights, spec.layout, spec.adversarial, training
+def _problem(spec: ModelSpec, section: Mapping[str, Any]) -> tuple[object, ...]:
+    """What two models have in common that are trained alike, but for their seeds.
+
+    Of the switches by which a section departs from the study, those count that training reads, or the attack that it
+    trains against.
+    """
+    attack = section["adversarial"]
+    read = {*TrainingJob.__dataclass_fields__, *(attack_decided_by(attack) if attack else ())}
+    switches = tuple((key, value) for key, value in sorted(section["protocol"].items()) if key in read)
+    return spec.encoder, spec.tasks, spec.weights, spec.layout, settings_json(attack_read(attack)), switches
 
 
-def _as_variant(
-    spec: ModelSpec, switches: Mapping[str, Any], runs: Mapping[tuple[object, ...], ModelSpec]
-) -> ModelSpec:
+def _as_variant(spec: ModelSpec, section: Mapping[str, Any], runs: Mapping[tuple[object, ...], ModelSpec]) -> ModelSpec:
     """A model that departs from the protocol: the weights of the run that trains it, if another section does; else its
     own run, from the seed of the model it is compared with, so that only the switch makes a difference."""
-    same = runs.get(_problem(spec, switches))
+    same = runs.get(_problem(spec, section))
     if same is not None:
         return replace(spec, run=same.id, seed=same.seed)
-    base = runs.get(_problem(spec, {}))
+    base = runs.get(_problem(spec, {**section, "protocol": {}}))
     return spec if base is None else replace(spec, seed=base.seed)
 
 
@@ -335,9 +344,9 @@ def _model(
 
 
 def _checkpoint_of(
-    spec: ModelSpec, switches: Mapping[str, Any], runs: Mapping[tuple[object, ...], ModelSpec]
+    spec: ModelSpec, section: Mapping[str, Any], runs: Mapping[tuple[object, ...], ModelSpec]
 ) -> ModelSpec:
-    run = runs.get(_problem(spec, switches))
+    run = runs.get(_problem(spec, section))
     if run is None:
         raise ConfigError(
             f"config: plan.{spec.section}: a checkpoint of {spec.encoder} on {spec.tasks!r} after {spec.epochs} epochs "
