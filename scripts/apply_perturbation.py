@@ -41,7 +41,7 @@ def main(arguments):
 
 
 def pictures_in(given):
-    """The files named, and the pictures in the folders named, in order."""
+    """The files named, and the pictures in the folders named, in order; MissingDataError where there are none."""
     from PIL import Image
 
     suffixes = Image.registered_extensions()
@@ -57,7 +57,7 @@ def pictures_in(given):
 
 
 def output_of_each(pictures, folder):
-    """The PNG that each picture becomes. No two share one, and none takes the place of an original."""
+    """The PNG that each picture becomes. ConfigError where two would share one, or one would replace an original."""
     outputs = {picture: folder / f"{picture.stem}.png" for picture in pictures}
     originals = {picture.resolve() for picture in pictures}
     taken = {}

@@ -49,7 +49,7 @@ def main(arguments):
 
 
 def paths_of(given, option):
-    """Paths by what stands before the "="."""
+    """Paths by what stands before the "="; ConfigError, naming the option, for another text and for a name twice."""
     found = {}
     for text in given:
         name, equals, path = text.partition("=")
@@ -62,6 +62,7 @@ def paths_of(given, option):
 
 
 def victim_and_task(name):
+    """The two parts of VICTIMS/TASK; ConfigError for another text."""
     victims, slash, task = name.partition("/")
     if not (victims and slash and task):
         raise ConfigError(f"--victim {name}: expected VICTIMS/TASK=PATH")

@@ -46,6 +46,7 @@ def main(arguments):
 
 
 def named_path(text):
+    """Access and path of ACCESS=FILE; ConfigError for another text."""
     access, equals, path = text.partition("=")
     if not equals:
         raise ConfigError(f"--copy {text}: expected ACCESS=FILE, e.g. heads=weights.safetensors")

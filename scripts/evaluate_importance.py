@@ -44,6 +44,7 @@ def main(arguments):
 
 
 def named_path(text):
+    """Split and path of SPLIT=FILE; ConfigError for another text or split."""
     name, equals, path = text.partition("=")
     if not equals or name not in ("validation", "test"):
         raise ConfigError(f"--data {text}: expected validation=FILE or test=FILE")

@@ -44,6 +44,7 @@ def main(arguments):
 
 
 def jobs_of(given):
+    """The generator jobs that --jobs says in JSON, as text or as @FILE; ConfigError where they are none."""
     try:
         return [generator_job_from_dict(fields) for fields in program.read_json("--jobs", given)]
     except (ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from headstrong.provenance import RunRecord, code_digest
 
 
 def by_task(items):
+    """Paths by task, of TASK=PATH each."""
     return {task: Path(path) for task, _, path in (item.partition("=") for item in items)}
 
 

@@ -38,7 +38,8 @@ def adversarial_batch(
     Targets and masks stay. The attack climbs the losses of the training (`loss_pixels`, class weights), without the
     tasks' loss weights: these belong to the training's objective, the balancer has its own. Random draws come from the
     job's seed, the epoch and the rows of the data, so every epoch draws anew and a resumed run draws the same. The
-    model's mode and gradients are left as found. Raises DivergedError where the gradient is not a number.
+    model's mode and gradients are left as found. Raises ConfigError for an attack that cannot be,
+    DivergedError where the gradient is not a number.
     """
 
     def losses(points: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ def choose(
 
     settings: family, label, important (key -> names; none: by rank), ranking. weights: classifiers trained with the
     cross entropy; none where no class is ranked. pictures: those by which classes are ranked.
-    Raises ConfigError for a class that there is not and for too few classes to rank, BrokenFileError or
-    MissingDataError for files.
+    Raises ConfigError for a class that there is not and for too few classes or pictures to rank, BrokenFileError or
+    MissingDataError for files, DivergedError where what a classifier says is not finite.
     """
     label = settings["label"]
     with contextlib.closing(PictureBatches(pictures, [label], device)) as batches:
@@ -109,7 +109,8 @@ def recalls(model: Classifier, pictures: PictureBatches, label: str, batch_size:
 def ranked(recall: Array) -> dict[str, int]:
     """The numbers of the classes that are recalled worst, second worst, and in the middle (the lower of two).
 
-    Of equally well recalled classes the first is the worse. Needs three classes at least.
+    Of equally well recalled classes the first is the worse. recall: (C,), percent, without NaN. Needs three classes at
+    least; of three or four, the second worst is also the middle one.
     """
     order = np.argsort(recall, kind="stable")
     return {"worst1": int(order[0]), "worst2": int(order[1]), "median": int(order[(len(order) - 1) // 2])}

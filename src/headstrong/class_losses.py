@@ -11,6 +11,8 @@ from its class would be rewarded for pointing away farther. `large_angles` says 
 * "monotone": -2 - cos(theta_t + m), which goes on falling, with no jump of value or slope at pi. The continuation that
   SphereFace (Liu et al., CVPR 2017, eq. 7) uses for its multiplied angles. Ours.
 * "unhandled": cos(theta_t + m) whatever the angle, as the official code has it.
+
+`arcface` and `camri` raise ValueError for another word where an angle is taken.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ LEAST = 1e-7  # probabilities of wrong classes keep so far from 1, where the log
 
 
 def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """CE: -log h_t, with h the softmax of the logits."""
+    """CE (B,), in nats: -log h_t, with h the softmax of the logits (B, C)."""
     return functional.cross_entropy(logits, truth, reduction="none")
 
 
@@ -54,12 +56,12 @@ def real_world_weight_cross_entropy(logits: Tensor, truth: Tensor, missed: Tenso
 
 
 def normalised_softmax(cosines: Tensor, truth: Tensor, scale: float) -> Tensor:
-    """L2-constrained, normalised softmax: CE of s cos theta_k (poster, item c)."""
+    """L2-constrained, normalised softmax: CE of s cos theta_k (the CAMRI paper's poster, item c)."""
     return cross_entropy(scale * cosines, truth)
 
 
 def arcface(cosines: Tensor, truth: Tensor, margin: float, scale: float, large_angles: str = "monotone") -> Tensor:
-    """ArcFace (Deng et al., CVPR 2019): the same margin in radians for all classes (poster, item d-1)."""
+    """ArcFace (Deng et al., CVPR 2019): the same margin in radians for all classes (the poster's item d-1)."""
     margins = cosines.new_full((cosines.shape[1],), margin)
     return camri(cosines, truth, margins, scale, large_angles)
 

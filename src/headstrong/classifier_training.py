@@ -73,8 +73,9 @@ def train(
     classes that a loss with `important` favours. The SHA-256 of the pretrained weights, and the important classes, are
     stored with the classifier as `pretrained_sha256` and `important`.
 
-    Raises ConfigError for a job that cannot be, what `find_pretrained` and `load_pretrained` raise, and DivergedError
-    when a loss or a weight is no longer a number; then there are no outputs.
+    Raises ConfigError for a job that cannot be, MissingDataError or BrokenFileError for pictures that are not what they
+    should be, what `find_pretrained` and `load_pretrained` raise, and DivergedError when a loss or a weight is no
+    longer a number; then there are no outputs.
     """
     _check_job(job)
     with reproducible(device, threads), contextlib.closing(PictureBatches(data, job.labels, device)) as batches:
@@ -182,7 +183,8 @@ def losses_of_job(
     classes: names by label; important: those that the loss favours. A margin of m is m / 64 of pi. A weight of w is
     that of the important classes in wce, where others weigh 1; in crwwce it is the cost of taking an important class
     for any other, where other mistakes cost nothing beside the cross entropy: the paper does not say which it used.
-    Raises ConfigError for important classes that there are not.
+    Raises ConfigError for important classes that there are not, for some where the loss favours none, and for none
+    where it favours some.
     """
     loss = job.loss
     if loss is None:
@@ -231,7 +233,10 @@ def augmented(images: Tensor, seed: int) -> Tensor:
 
 
 def accuracy(model: Classifier, pictures: Path | PictureBatches, label: str, batch_size: int = 64) -> float:
-    """Percent of the pictures whose class of `label` the classifier tells, on the device where it is."""
+    """Percent of the pictures whose class of `label` the classifier tells, on the device where it is, in its mode.
+
+    pictures: at least one.
+    """
     if isinstance(pictures, Path):
         device = next(model.parameters()).device
         with contextlib.closing(PictureBatches(pictures, [label], device)) as batches:
@@ -254,7 +259,7 @@ def optimizer_for(job: ClassifierJob, model: nn.Module) -> torch.optim.Optimizer
 
 
 def epoch_order(job: ClassifierJob, epoch: int, count: int) -> Tensor:
-    """A permutation of the rows 0..count-1, one for each epoch."""
+    """A permutation of the rows 0..count-1, long (count,), one for each epoch."""
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "order", epoch))
     return torch.randperm(count, generator=generator)
 

@@ -116,7 +116,7 @@ def _add_claims(commands: argparse._SubParsersAction) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> None:
-    """Print the plan, or its count; the count by section goes to the error stream."""
+    """Print the plan as CSV (columns `study.COLUMNS`), or its count; the count by section goes to the error stream."""
     from headstrong.configfiles import load, study_files
     from headstrong.study import COLUMNS, Plan, rows
 
@@ -163,7 +163,7 @@ def doctor(_: argparse.Namespace) -> None:
 
 
 def audit(arguments: argparse.Namespace) -> None:
-    """Print the audit of the published numbers."""
+    """Print the audit of the published numbers; ConfigError for an unknown --format."""
     from headstrong.errors import ConfigError
 
     if arguments.format not in ("table", "csv", "md"):
@@ -185,7 +185,7 @@ def audit(arguments: argparse.Namespace) -> None:
 
 
 def fetch(arguments: argparse.Namespace) -> None:
-    """Download, check and unpack a data set, or say what a person must do."""
+    """Download, check and unpack a data set, or say what a person must do; raises what `data.fetch.fetch` raises."""
     from headstrong.data.fetch import fetch as bring
     from headstrong.data.registry import REGISTRY
 
@@ -193,7 +193,7 @@ def fetch(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Print whether a data set is whole; 1 where it is not."""
+    """Print whether a data set is whole; 1 where it is not. ConfigError for options that cannot be, before it looks."""
     from headstrong.data import verification, verify_report
     from headstrong.errors import ConfigError
 
@@ -213,7 +213,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def why(arguments: argparse.Namespace) -> None:
-    """Print where a result comes from."""
+    """Print where a result comes from; raises what `why.explain` raises."""
     from headstrong.why import explain, in_words
 
     found = explain(arguments.result)
@@ -221,14 +221,14 @@ def why(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write the RO-Crate of a study."""
+    """Write the RO-Crate of a study; raises what `crate.export` raises."""
     from headstrong.crate import export as write
 
     print(write(arguments.study, arguments.output, weights=arguments.with_weights))
 
 
 def claims(arguments: argparse.Namespace) -> None:
-    """Print verdicts, or what is claimed."""
+    """Print verdicts, or without a study what is claimed; MissingDataError where the study's folder is not there."""
     from headstrong.analysis import claims_words
     from headstrong.errors import MissingDataError
 

@@ -273,6 +273,7 @@ class Config(Section):
 
 
 def check_letters(letters: str, key: str) -> None:
+    """ValueError, which names the key, unless these are letters of tasks, at least one, each once."""
     unknown = sorted(set(letters) - set(TASKS))
     if unknown:
         raise ValueError(f"{key} {letters!r}: {unknown[0]!r} is not a task; allowed: {' '.join(TASKS)}")

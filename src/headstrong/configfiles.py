@@ -48,7 +48,10 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 
 def study_files(names: Sequence[str]) -> list[Path]:
-    """config.yaml and the overlays of the studies named; `quick` is config.yaml alone."""
+    """config.yaml and the overlays of the studies named; `quick` is config.yaml alone.
+
+    Raises ConfigError for a name that no study has.
+    """
     files = [ROOT / "config.yaml"]
     for name in names:
         if name == "quick":
@@ -74,7 +77,10 @@ def load(files: Sequence[Path]) -> Config:
 
 
 def parse(merged: Mapping[str, Any], parts: Sequence[tuple[Path, Mapping[str, Any]]] = ()) -> Config:
-    """Check a merged configuration; `parts` (file, content) tell which file to name in a mistake."""
+    """Check a merged configuration; `parts` (file, content) tell which file to name in a mistake.
+
+    Raises ConfigError, in one line, for the first mistake.
+    """
     _check_tasks()
     try:
         config = Config.model_validate(merged)

@@ -61,8 +61,8 @@ def export(study: Path, output: Path, *, weights: bool = False) -> str:
     """Write the crate of a finished study to `output`, a new folder or a .zip file; returns what was written, in words.
 
     weights: whether weights and data caches go in as well. Nothing is at `output` until all is.
-    Raises MissingDataError for a study that is not finished, naming what is missing; BrokenFileError where a file is
-    not what its record says; ConfigError where `output` cannot be.
+    Raises MissingDataError for a study that is not finished, naming what is missing, and outside a checkout;
+    BrokenFileError where a file is not what its record says; ConfigError where `output` cannot be.
     """
     lineage = Lineage(absolute(study))
     records = finished(lineage)
@@ -144,7 +144,7 @@ def _write_folder(crate: ROCrate, output: Path) -> None:
 
 
 def build(lineage: Lineage, records: list[Record], *, weights: bool) -> tuple[ROCrate, int]:
-    """The crate of these records, not written yet, and how many files it contains."""
+    """The crate of these records, not written yet, and how many files it contains; MissingDataError without rocrate."""
     try:
         from rocrate.rocrate import ROCrate
     except ImportError:

@@ -62,6 +62,8 @@ def evaluate(
 ) -> None:
     """Measure the model of `weights` on the test split `data`, clean and under every attack of the job, into `output`.
 
+    device: "cpu" or "cuda". threads: of the CPU. code: digest of the evaluation code, stored in the file.
+
     The file appears only when whole. Equal arguments on one type of device give equal bytes. Raises ConfigError for a
     job that cannot be, MissingDataError or BrokenFileError where weights or data are not what they should be, and
     DivergedError where a loss or a gradient is not a number.

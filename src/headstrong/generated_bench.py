@@ -123,7 +123,10 @@ class Bench:
         return found | {f"measures/{name}": _numpy(values) for name, values in measures[task].items()}
 
     def noise(self, norm: str, epsilon: float) -> Change:
-        """Noise in the ball, drawn for each image by itself, so that the size of a batch does not change it."""
+        """Noise in the ball, drawn for each image by itself, so that the size of a batch does not change it.
+
+        linf: uniform. l2: a random direction, as long as the radius, before the image is clamped. epsilon: 0-255 scale.
+        """
 
         def draw(task: str, row: int) -> Tensor:
             seed = derive_seed(self.job.seed, "noise", norm, f"{epsilon:g}", task, row)
@@ -156,7 +159,10 @@ class Bench:
 
     @torch.no_grad()
     def trivial(self, task: str, train: Path) -> Leaf:
-        """The constant predictor of the training images, on the loss of the victims trained against."""
+        """The constant predictor of the training images, on the loss of the victims trained against; dense tasks only.
+
+        Raises BrokenFileError where the training images have other classes, TypeError for a classifier.
+        """
         victim = _dense(self.own(task))
         switches = {key: victim.job[key] for key in ("depth", "curvature") if key in victim.job}
         pixel = torch.from_numpy(constant_outputs(train, [task], **switches)[task]).to(self.device)
@@ -174,7 +180,7 @@ class Bench:
 
     @torch.no_grad()
     def clean_examples(self) -> dict[str, Leaf]:
-        """image, truth and output of the first images, by task."""
+        """image uint8 (K, 3, H, W), truth and output of the first K images, by task; see `headstrong.generated`."""
         found = {}
         for task, rows in self._example_rows().items():
             victim = self.own(task)
@@ -188,7 +194,7 @@ class Bench:
 
     @torch.no_grad()
     def examples(self, change: Change) -> dict[str, Leaf]:
-        """perturbation and output of the first images, by task."""
+        """perturbation float32 (K, 3, H, W), 0-255 scale, and output of the first K images, by task."""
         rows = self._example_rows()
         clean = {task: self.own(task).images(chosen) for task, chosen in rows.items()}
         given = change(clean, rows)

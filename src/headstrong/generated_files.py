@@ -54,7 +54,10 @@ class UniversalPerturbation:
 
 
 def export_perturbations(folder: Path, job: GeneratorJob, perturbations: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write the perturbations (3, H, W) by task of one set of universal generators. Equal content gives equal bytes."""
+    """Write the perturbations (3, H, W), 0-255 scale, by task of one set of universal generators.
+
+    Equal content gives equal bytes.
+    """
     files = {task: _file_name(job, task) for task in perturbations}
     for task, values in perturbations.items():
         write_atomically(folder / files[task], _npy(values))

@@ -48,8 +48,11 @@ def train(
     """Train the generators of a job against victims (weight files by task) on data (training caches by task).
 
     history: CSV, one row per epoch: epoch, learning_rate and each task's mean fooling loss, `loss_<task>`. work: the
-    job's own scratch folder, for the rolling checkpoint. Raises ConfigError for a job that cannot be, MissingDataError
-    or BrokenFileError for files that are not what they should be, DivergedError when a loss is not a number.
+    job's own scratch folder, for the rolling checkpoint, written every `checkpoint_minutes` (0: after every step).
+    device: "cpu" or "cuda". threads: of the CPU. code: digest of the training code; None: computed here.
+
+    Raises ConfigError for a job that cannot be, MissingDataError or BrokenFileError for files that are not what they
+    should be, DivergedError when a loss or a weight is not a number; then there are no outputs.
     """
     check_job(job)
     with reproducible(device, threads):
@@ -264,7 +267,8 @@ def make_perturbations(
 ) -> dict[str, Tensor]:
     """Perturbations in pixel units by task: (1, 3, H, W) of a universal job, whatever the images, or (B, 3, H, W).
 
-    images: (B, 3, H, W) in [0, 1] by task; where tasks share their images, those of the first task count.
+    images: (B, 3, H, W) in [0, 1] by task; where tasks share their images, those of the first task count. Raises
+    ConfigError where a job needs images and there are none.
     """
     if job.mode == "universal":
         inputs: Mapping[str, Tensor] = patterns(job, size, device)

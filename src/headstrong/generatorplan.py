@@ -45,6 +45,7 @@ class GeneratorPlan:
     """Every picture cache, classifier and generator of a study, in a fixed order.
 
     `dense_models` gives, by section of the plan, (id, tasks) of its only model, or None where it has none or several.
+    Raises ConfigError for victims that cannot be (`victims`) and for two ids that differ in no more than capitals.
     """
 
     def __init__(self, config: Config, dense_models: Mapping[str, tuple[str, str] | None]) -> None:

@@ -80,7 +80,10 @@ def one_of(ids: Sequence[str], sharing: int = 1, folder: Path | None = None) -> 
 
 
 def holders_of(id: str, folder: Path | None = None) -> list[str]:
-    """Who has this GPU now, a line each: process, user, host, since when, command. Empty: it is free."""
+    """Who has this GPU now, a line each: process, user, host, since when, command. Empty: it is free.
+
+    Raises MachineError where the folder of locks cannot be used.
+    """
     place = folder or lock_folder()
     if not place.exists():
         return []

@@ -50,7 +50,7 @@ def measure_gradients(parts: Iterable[tuple[Tensor, Losses]], tasks: str) -> Gra
 
     The function maps images to losses (B, T), columns in the order of `tasks`, differentiably; the loss of an image
     must not depend on the others of its batch. One forward and T backward passes per batch, float32; all sums and inner
-    products in float64, image by image, so that the size of a batch plays no part in them.
+    products in float64, image by image, so that the size of a batch plays no part in them. There must be an image.
     """
     subsets = subsets_of(tasks)
     rows: list[tuple[Array, ...]] = []
@@ -67,7 +67,7 @@ def measure_gradients(parts: Iterable[tuple[Tensor, Losses]], tasks: str) -> Gra
 
 
 def loss_gradients(losses: Losses, images: Tensor) -> Tensor:
-    """Gradient (B, T, C, H, W) of each image's loss of each task with respect to that image."""
+    """Gradient (B, T, C, H, W) of each image's loss of each task with respect to that image; images (B, C, H, W)."""
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         sums = losses(images).sum(dim=0)

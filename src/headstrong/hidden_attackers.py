@@ -50,7 +50,11 @@ class Attacker:
         return climb(self.losses(attack, rows), images, attack.method, rows, seed)
 
     def losses(self, attack: HiddenAttackJob, rows: Tensor) -> Losses:
-        """What the attack maximises on the images of these rows."""
+        """What the attack maximises on the images of these rows: (B, K) of images (B, 3, H, W), differentiable.
+
+        K is 1 for objectives of features, else the number of attacked tasks. Raises ConfigError for an attack that
+        needs what the attacker has not.
+        """
         if attack.objective in OBJECTIVES:
             return self._pulled(attack, rows)
         batch, columns = self.view.batch(rows), self._columns(attack)
@@ -121,7 +125,9 @@ def open_attacker(
 ) -> Attacker:
     """The attacker of an access, after forgetting: `copies` and `features` are what `headstrong.forgetting` wrote.
 
-    Raises BrokenFileError where these are of another network or of other images, and what `open_view` raises.
+    limit: the first so many images. Raises BrokenFileError where the features are of other images, or the copies of
+    another forgetting or with other heads, and what `FeatureFile` and `open_view` raise. Whether both are of this
+    network is not asked here.
     """
     view = open_view(kind, visible, victim, test, device, limit=limit, heads=access == "heads")
     own = _load_own_heads(view, copies) if access == "backbone" else None

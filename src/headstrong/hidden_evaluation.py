@@ -70,7 +70,9 @@ def evaluate(
     """Measure one hidden task's forgetting and attacks into `output`, an HDF5 that appears only when whole.
 
     victim: weights of the network. test: data file. forgettings: by access, the copy's weights and features that
-    `headstrong.forgetting` wrote. Raises ConfigError for a job that cannot be, MissingDataError or BrokenFileError
+    `headstrong.forgetting` wrote. device: "cpu" or "cuda". threads: of the CPU. code: digest of the evaluation code.
+
+    Raises ConfigError for a job that cannot be, MissingDataError or BrokenFileError
     where files are not what they should be, DivergedError where a loss is not a number.
     """
     _check_job(job, forgettings)

@@ -22,7 +22,7 @@ Outputs = Mapping[str, Tensor]
 
 
 def errors(view: View, outputs: Outputs, batch: Any, *, error_pixels: str = "valid", miou: str = "labelled") -> Tensor:
-    """Errors (B, T): the share of a task's labels told wrongly, or of dense tasks `headstrong.metrics`."""
+    """Errors (B, T): the share, 0 to 1, of a task's labels told wrongly, or of dense tasks `headstrong.metrics`."""
     if isinstance(view, ClassView):
         wrong = {label: (found.argmax(dim=1) != batch.labels[label]).float() for label, found in outputs.items()}
         return view.by_task(wrong)
@@ -53,7 +53,10 @@ def changes(view: View, outputs: Outputs, reference: Outputs) -> Tensor:
 
 
 def folded(view: View) -> View:
-    """The same view with the network's batch norms folded into its convolutions, which is faster."""
+    """The same view with the network's batch norms folded into its convolutions, which is faster.
+
+    Raises what `folding.fold_batch_norm` raises.
+    """
     found = copy.copy(view)
     example = torch.full((1, 3, *view.size), 0.5, device=next(view.network.parameters()).device)
     found.network = frozen(view.network, example)

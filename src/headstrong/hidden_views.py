@@ -66,7 +66,7 @@ class View(ABC):
         return found.float()
 
     def outputs(self, features: Tensor) -> dict[str, Tensor]:
-        """What the heads say of features, by label or letter."""
+        """What the heads say of what `features` gives: logits (B, C) by label, or outputs (B, C, H, W) by letter."""
         found: dict[str, Tensor] = self.network.outputs(features)
         return found
 
@@ -97,7 +97,7 @@ class ClassView(View):
         return self.by_task({label: loss(label) for label in outputs})
 
     def by_task(self, by_label: Mapping[str, Tensor]) -> Tensor:
-        """(B, T): means over the labels of each task."""
+        """(B, T): means over the labels of each task, of numbers (B,) by label."""
         columns = [torch.stack([by_label[label] for label in names]).mean(dim=0) for names in self.outputs_of.values()]
         return torch.stack(columns, dim=1)
 

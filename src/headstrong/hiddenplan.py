@@ -39,6 +39,8 @@ class HiddenPlan:
     """Every turn of a study's families of hidden tasks, in a fixed order.
 
     `dense_models` gives, by section of the plan, (id, tasks) of its only model, or None where it has none or several.
+    Raises ConfigError where a family has fewer than two tasks, hides one that it has not, has one called
+    "linf" or "l2", or is about a section without exactly one model; also for two ids that differ in capitals only.
     """
 
     def __init__(self, config: Config, dense_models: Mapping[str, tuple[str, str] | None]) -> None:

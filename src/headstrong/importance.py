@@ -57,7 +57,8 @@ def evaluate(
 
     weights: folder with `<trial>/weights.safetensors` of each. pictures: file of every split, "test" among them.
     choice: the JSON of the important classes. Raises ConfigError without test pictures, BrokenFileError for classifiers
-    or pictures of other classes than the choice has, or trained for other important ones, and what reading raises.
+    or pictures of other classes than the choice has, or trained for other important ones, DivergedError for an angle
+    that is not a number, and what reading raises.
     """
     if "test" not in pictures:
         raise ConfigError(f"family {job.family}: no test pictures; give --data test=FILE")

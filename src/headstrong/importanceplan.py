@@ -37,7 +37,10 @@ class Trial:
 
 
 class ImportancePlan:
-    """Every trial of a study's families of important classes, in a fixed order."""
+    """Every trial of a study's families of important classes, in a fixed order.
+
+    Raises ConfigError for two ids that differ in no more than capitals.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -48,7 +48,8 @@ class Record:
 
 @dataclass
 class Lineage:
-    """All records of a study's folder, by the files they vouch for. broken: why a file is no record, by its path."""
+    """All records of a study's folder `study`, absolute, by the files they vouch for. broken: why a JSON file cannot be
+    read, by its path."""
 
     study: Path
     records: list[Record] = field(default_factory=list)

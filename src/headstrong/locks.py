@@ -35,7 +35,7 @@ def take(path: Path, **told: Any) -> BaseFileLock | None:
     """Take the lock at `path` until the process ends or releases it; None when someone else holds it.
 
     The lock is the system's (flock): a killed holder leaves none. Who holds it is written beside it, with what is
-    `told`, for `holder` and `description`.
+    `told`, for `holder` and `description`. Raises OSError where the folder cannot be written.
     """
     lock = _acquired(path, 0)
     if lock is not None:

@@ -143,7 +143,7 @@ def _history_csv(run: Run, progress: Progress) -> str:
 
 
 def rate_at(epoch: int, rate: float, milestones: tuple[int, ...], decay: float) -> float:
-    """Learning rate while the epoch after `epoch` done epochs runs: `decay` times less after each milestone."""
+    """Learning rate while the epoch after `epoch` done epochs runs: multiplied by `decay` after each milestone."""
     return rate * decay ** sum(milestone <= epoch for milestone in milestones)
 
 

@@ -64,7 +64,7 @@ def per_sample_losses(
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy (B, H, W) in nats of logits (B, C, H, W) for labels long (B, H, W)."""
+    """Cross entropy (B, H, W) in nats, >= 0, of logits (B, C, H, W) for labels long (B, H, W) in 0..C-1."""
     # As one long list of pixels: torch's loss over images has no deterministic kernel on CUDA, and is slower here.
     pixels = logits.movedim(1, -1).reshape(-1, logits.shape[1])
     return F.cross_entropy(pixels, labels.flatten(), reduction="none").view(labels.shape)

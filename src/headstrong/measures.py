@@ -70,7 +70,7 @@ def _length(vectors: Tensor) -> Tensor:
 def normal_measures(angle: Tensor, counted: Tensor) -> Measures:
     """Mean, median and shares (B,) of angles (B, H, W) in degrees, over the pixels counted bool (B, H, W).
 
-    The median of an even number of angles is the lower of the middle two.
+    The median of an even number of angles is the lower of the middle two. within_t: share of angles <= t.
     """
     shares = {f"within_{limit:g}": _mean((angle <= limit).float(), counted) for limit in ANGLES}
     return {"angle_mean": _mean(angle, counted), "angle_median": _median(angle, counted), **shares}

@@ -29,7 +29,11 @@ DEVICE_HELP = "auto: a GPU that no other job has, the CPU without one; or cpu, c
 def run(
     main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> int:
-    """Parse arguments, run `main`, return the exit code. A user's mistake is one line; a defect ends in one as well."""
+    """Parse arguments, run `main`, return the exit code. A user's mistake is one line; a defect ends in one as well.
+
+    Codes: what `main` returns, else those of `errors`; 130 when interrupted. argv: None for the command line, where the
+    warm interpreter may do the work (`warm`). Arguments that cannot be parsed end the process (SystemExit, 2).
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     arguments = parser.parse_args(argv)
     if argv is None and (code := warm.compute()) is not None:
@@ -124,7 +128,7 @@ def read_job(given: str, make: Callable[[dict[str, Any]], Job]) -> tuple[dict[st
 
 
 def text_or_file(value: str) -> str:
-    """An argument given as text, or as @FILE that holds it."""
+    """An argument given as text, or as @FILE that holds it; ConfigError where the file cannot be read."""
     if not value.startswith("@"):
         return value
     try:

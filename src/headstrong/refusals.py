@@ -31,7 +31,7 @@ _NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|
 
 
 def refusal(error: BaseException) -> MachineError | None:
-    """What the machine refused, where an exception means that; None for a defect of the program."""
+    """What the machine refused, not raised, where an exception means that; None for a defect of the program."""
     if isinstance(error, MemoryError) or _is_memory(error):
         return MachineError(f"out of memory ({_first_line(error)}); {_MEMORY}, and run it again")
     if isinstance(error, BrokenProcessPool):

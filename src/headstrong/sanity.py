@@ -12,9 +12,10 @@ A weak attack makes a network look robust. What is told from the numbers of one 
 | zero loss | changes relative to the clean loss are not defined |
 
 Stronger and weaker are meant in the attack's own objective, per sample: the sum of the attacked tasks' losses for
-single, total and sign_sum; their mean change relative to the clean losses for wgd and dgba. Two attacks are compared
-sample by sample, and flagged only where the mean of the differences exceeds two of its standard errors: by chance that
-happens to one in forty pairs of equally strong attacks. With a single sample there is no standard error, and no flag.
+single, total and sign_sum; their mean change relative to the clean losses for wgd and dgba (of ilp_max_min, too,
+although it raises the least change). Two attacks are compared sample by sample, and flagged only where the mean of the
+differences exceeds two of its standard errors: by chance that happens to one in forty pairs of equally strong attacks.
+With a single sample there is no standard error, and no flag.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def flags(
 
 
 def objective(attack: AttackJob, tasks: str, clean_losses: Array, losses: Array) -> Array:
-    """What an attack maximises, per sample (N,), of losses (N, T).
+    """What an attack's balancer maximises, per sample float64 (N,), of losses (N, T).
 
     A task whose clean loss counts as 0 has no relative change and is left out of the mean; NaN where none is left.
     """

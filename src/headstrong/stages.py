@@ -46,6 +46,7 @@ def stage_code(rule: str, job: Mapping[str, Any] | None = None) -> str | None:
     """The digest of a rule's code as it is in this checkout; None for a rule that this checkout does not know.
 
     job: the settings or job of the record, which decide it for data (the source) and training (with attacks or not).
+    Raises KeyError for data without a source.
     """
     job = job or {}
     if rule == "build_data":

@@ -72,8 +72,9 @@ def encode(letter: str, raw: NDArray[np.generic]) -> Array:
 
     raw by letter: d, D metres (H, W), holes 0 or not finite; n unit vectors (3, H, W); p principal curvatures in
     1/m (2, H, W); k, K, e, E, r responses (H, W), non-negative; A an 8-bit image (3, H, W).
-    Returns float32 (C, H, W), the published encoding (facts of the released loader): d and D in [0, 1], the others
-    around [-1, 1]. Segmentation has no encoding: its labels are class numbers already.
+    Returns float32 (C, H, W), the published encoding (facts of the released loader), clipped to `low` and `high` of the
+    task: d and D in [0, 1], E in [-1, 15], p in [-6, 7], the others in [-1, 1]. Ours in p is the arc tangent that makes
+    bytes of curvatures. Segmentation has no encoding, since its labels are class numbers already: KeyError.
     """
     encoded = _ENCODERS[letter](np.asarray(raw, dtype=np.float64))
     task = TASKS[letter]
@@ -87,7 +88,7 @@ def depth_is_valid(metres: NDArray[np.generic]) -> NDArray[np.bool_]:
 
 
 def decode_depth(encoded: NDArray[np.generic]) -> Array:
-    """Metres (H, W) from an encoded depth in [0, 1]: the inverse of `encode` for d and D."""
+    """Metres, float32, from encoded depths in [0, 1], any shape: the inverse of `encode` for d and D."""
     raw = np.expm1(np.asarray(encoded, dtype=np.float64) * np.log(65536.0))
     return (raw / DEPTH_UNITS_PER_METRE).astype(np.float32)
 

@@ -71,8 +71,8 @@ def train(
     found by the next call and removed at success. device: "cpu" or "cuda". threads: of the CPU. code: digest of the
     training code; None: computed here.
 
-    Raises ConfigError for a job that cannot be, DivergedError when a loss or a weight is no longer a number; then
-    there are no outputs.
+    Raises ConfigError for a job that cannot be, MissingDataError or BrokenFileError for data that are not what they
+    should be, DivergedError when a loss or a weight is no longer a number; then there are no outputs.
     """
     check_job(job, snapshots)
     with reproducible(device, threads):
@@ -179,7 +179,10 @@ def optimizer_for(job: TrainingJob, model: MultiTaskModel) -> torch.optim.Optimi
 
 
 def class_weights_for(job: TrainingJob, data: Path, device: str) -> Tensor | None:
-    """Class weights (classes,) of the segmentation loss from the training split or as published; None for ones."""
+    """Class weights (classes,) of the segmentation loss from the training split or as published; None for ones.
+
+    Raises ConfigError for published ones of other classes than Taskonomy's.
+    """
     if job.class_weights == "uniform" or "s" not in job.tasks:
         return None
     if job.class_weights == "published":
@@ -203,7 +206,7 @@ def learning_rate(job: TrainingJob, epoch: int) -> float:
 
 
 def epoch_order(job: TrainingJob, epoch: int, count: int) -> Tensor:
-    """Rows 0..count-1 in the order of one epoch: the file's, as released, or a permutation of its own."""
+    """Rows 0..count-1, long (count,), as one epoch takes them: in the file's order, as released, or permuted."""
     if not job.shuffle:
         return torch.arange(count)
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "order", epoch))
@@ -218,7 +221,7 @@ class EpochOrders:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def of(self, epoch: int) -> Tensor:
-        """Rows 0..count-1 in the order of this epoch."""
+        """Rows 0..count-1, long (count,), in the order of this epoch."""
         if epoch != self._epoch:
             self._epoch, self._order = epoch, epoch_order(self._job, epoch, self._count)
         return self._order

@@ -69,7 +69,7 @@ class _Latest(Generic[Kind]):
 
 
 class ClassVictim(Victim):
-    """The classifier of one domain's pictures."""
+    """The classifier of one domain's pictures. Raises ConfigError for a label or classes that are not the pictures'."""
 
     def __init__(self, task: str, label: str, weights: Path, data: Path, device: str, limit: int | None) -> None:
         self.task, self.label = task, label
@@ -94,7 +94,7 @@ class ClassVictim(Victim):
         return self.batch(rows).images
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits float32 (B, C) of the label."""
+        """Logits float32 (B, C) of the label, of images (B, 3, H, W) in [0, 1]."""
         found: Tensor = self._network(images)[self.label]
         return found.float()  # cross-entropies near 0 would not survive bfloat16
 
@@ -139,7 +139,7 @@ class DenseVictim(Victim):
         return self.batch(rows).images
 
     def outputs(self, images: Tensor) -> Tensor:
-        """The task's output (B, C, H, W)."""
+        """The task's output (B, C, H, W) of images (B, 3, H, W) in [0, 1]."""
         found: Tensor = self._model(images, self.task)[self.task]
         return found
 

@@ -97,7 +97,7 @@ def peer_is_ours(connection: socket.socket) -> bool:
 
 
 def send(connection: socket.socket, message: dict[str, Any], descriptors: list[int]) -> None:
-    """Send a message, with descriptors that the other end gets copies of."""
+    """Send a message, with descriptors that the other end gets copies of. OSError when the connection has ended."""
     text = json.dumps(message).encode()
     if descriptors:
         socket.send_fds(connection, [_HEADER.pack(len(text))], descriptors)
@@ -107,7 +107,11 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: list[i
 
 
 def receive(connection: socket.socket, descriptors: int = 0) -> tuple[dict[str, Any], list[int]]:
-    """The next message, and so many descriptors with it. Raises OSError when the connection has ended."""
+    """The next message, and so many descriptors with it.
+
+    Raises ConnectionError (an OSError) when the connection has ended or other descriptors came, ValueError for what is
+    not JSON.
+    """
     header, found, _, _ = socket.recv_fds(connection, _HEADER.size, descriptors)
     header += _exactly(connection, _HEADER.size - len(header))
     message = json.loads(_exactly(connection, _HEADER.unpack(header)[0]))

@@ -88,7 +88,7 @@ def hold_study(work: str | Path, results: str | Path) -> None:
 
 
 def leave_future(folder: Path) -> int:
-    """Give files whose time is yet to come the time of now, in their order; how many there were.
+    """Give files below `folder` whose time is yet to come the time of now, in their order; how many there were.
 
     Snakemake takes a result that is older than what it was made from for a failure and deletes it: until the time of
     its inputs has come, whatever is made of them would be made again at every run.
@@ -104,7 +104,7 @@ def leave_future(folder: Path) -> int:
 
 
 def keep_warm(local: bool) -> None:
-    """Let the jobs of this Snakemake share one start of Python and torch, where they run on this machine (`warm`)."""
+    """Let the jobs of this Snakemake share one start of Python and torch, where they run on this machine (`local`)."""
     if local:
         _held.append(warm.start())
     else:

@@ -38,13 +38,13 @@ def of(hits: Iterable[bool]) -> str:
 
 
 def percent(hits: Iterable[bool]) -> float:
-    """Share that is true, in percent."""
+    """Share that is true, in percent; ZeroDivisionError of nothing."""
     listed = list(hits)
     return 100 * sum(listed) / len(listed)
 
 
 def said(load: Load, paper: str, name: str) -> float:
-    """A number that a paper prints in its prose (published/statements.csv)."""
+    """A number that a paper prints in its prose (published/statements.csv); IndexError for one that is not there."""
     frame = load("statements")
     return float(frame.loc[frame["paper"].eq(paper) & frame["name"].eq(name), "value"].iloc[0])
 

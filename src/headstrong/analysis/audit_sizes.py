@@ -55,7 +55,7 @@ def decoder_parameters(features: int, channels: int) -> int:
 
 
 def two_task_parameters(encoder: str) -> int:
-    """Weights of a model of z-depth and normals."""
+    """Weights of a model of z-depth and normals (CHANNELS); KeyError for an encoder that is not in RESNETS."""
     features = 512 * RESNETS[encoder][2]
     return encoder_parameters(encoder) + sum(decoder_parameters(features, outs) for outs in CHANNELS.values())
 

@@ -95,7 +95,10 @@ def _values(found: Cells, keys: Cells) -> list[float]:
 
 
 def within(x: Cells, y: Cells) -> Correlation:
-    """Correlation of logarithms centred in each main task; a degree of freedom paid for every further main task."""
+    """Correlation of logarithms centred in each main task; a degree of freedom paid for every further main task.
+
+    x, y: positive numbers of the same cells. KeyError for a cell of x that y lacks.
+    """
     groups = _groups(x)
     u, v = stats.log_centred(_values(x, x), groups), stats.log_centred(_values(y, x), groups)
     return stats.pearson(u, v, covariates=len(set(groups)) - 1)

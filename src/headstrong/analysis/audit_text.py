@@ -14,12 +14,12 @@ COMMAND = "python -m headstrong audit --page > docs/audit.md"
 
 
 def as_csv(findings: pd.DataFrame) -> str:
-    """RFC 4180: a header, lines that end in CR LF, quotes where a field needs them."""
+    """Findings (`audit.findings`) by RFC 4180: a header, lines that end in CR LF, quotes where a field needs them."""
     return str(findings.to_csv(index=False, lineterminator="\r\n"))
 
 
 def as_markdown(findings: pd.DataFrame) -> str:
-    """One table, a row per finding."""
+    """One table, a row per finding; the columns that `findings` has, all text."""
     lines = ["| " + " | ".join(findings.columns) + " |", "|" + "---|" * len(findings.columns)]
     lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in findings.itertuples(index=False)]
     return "\n".join(lines) + "\n"
@@ -47,7 +47,7 @@ def _block(row: dict[str, str], width: int) -> Iterator[str]:
 
 
 def counted(findings: pd.DataFrame) -> str:
-    """How many findings there are, and how many of them agree."""
+    """How many findings there are, and how many have each answer in column agrees."""
     counts = findings["agrees"].value_counts()
     return f"{len(findings)} findings: " + ", ".join(
         f"{int(counts.get(answer, 0))} {answer}" for answer in ("yes", "no", "not decidable")
@@ -55,7 +55,7 @@ def counted(findings: pd.DataFrame) -> str:
 
 
 def page(findings: pd.DataFrame) -> str:
-    """docs/audit.md: a section per paper, a table in each."""
+    """docs/audit.md: a section per paper, a table in each. findings: those of `audit.findings`, all columns."""
     parts = [_HEAD.format(command=COMMAND, counted=counted(findings))]
     shown = ["id", "table", "statement", "recomputed", "printed", "agrees", "how"]
     for paper, rows in findings.groupby("paper", sort=False):

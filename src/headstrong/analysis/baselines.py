@@ -46,7 +46,7 @@ def build_table(
     confusion matrix. samples: the first so many test images; None: all. curvature: "decoded", or "grey" for the targets
     of p as the released loader reads them. depth: whether d and D are "encoded" or in "metres".
     n is the number of samples that counted.
-    Raises MissingDataError or BrokenFileError for a split that is absent or broken.
+    Raises MissingDataError or BrokenFileError for a split that is absent or broken, ConfigError for other `pixels`.
     """
     if pixels not in ("valid", "all"):
         raise ConfigError(f"protocol.error_pixels: {pixels!r} is not known; allowed: valid, all")

@@ -21,7 +21,12 @@ def build_tables(
     draws: int = BOOTSTRAP_DRAWS,
     segmentation: str = "per_sample",
 ) -> dict[str, pd.DataFrame]:
-    """The tables by the name of their CSV (NAMES); a table the study has nothing for is there, with no rows."""
+    """The tables by the name of their CSV (NAMES); a table the study has nothing for is there, with no rows.
+
+    vulnerability: vulnerability.csv; plan: `plan.read_plan`; choice: the attack that the tables show. seed, draws: of
+    the bootstrap. segmentation: as in `tables.cells`, which raises ConfigError for another. Columns: see each table's
+    own function.
+    """
     cells = tables.cells(vulnerability, plan, choice, segmentation=segmentation)
     correlations = surrogates.build_table(cells, seed=seed, draws=draws)
     return {

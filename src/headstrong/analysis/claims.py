@@ -83,7 +83,7 @@ def _row(claim: Claim, study: Tables, protocol: Mapping[str, str]) -> dict[str, 
 
 
 def of_folder(folder: Path) -> pd.DataFrame:
-    """The verdicts of a study's folder: its tables/claims.csv, or judged now from its tables where it has none.
+    """The verdicts of a study's folder, columns COLUMNS: its tables/claims.csv, or judged now where it has none.
 
     Raises MissingDataError where there are no tables, BrokenFileError where one is broken.
     """

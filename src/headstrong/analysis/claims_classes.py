@@ -1,4 +1,8 @@
-"""Evidence on the claims about attacks on hidden tasks (CF, CF-delta) and losses for important classes (CAMRI)."""
+"""Evidence on the claims about attacks on hidden tasks (CF, CF-delta) and losses for important classes (CAMRI).
+
+All effects are in points (of damage, recall, accuracy) unless said so. Every function raises LackingError, which says
+what is not there, where the study has no rows for its claim.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _SETTING = ["family", "loss", "important", "margin", "scale", "weight"]
 
 
 def hidden_falls(study: Tables, objective: str) -> Evidence:
-    """Damage of the hidden task."""
+    """Damage of the hidden task, mean over turns. objective: "cf" or "cf_delta", as in the next two."""
     return _over_turns(_turns(study, objective), study)
 
 

@@ -1,4 +1,7 @@
-"""Evidence on the claims about attacks on all tasks at once (DGBA) and about generated perturbations (MTA, GAP)."""
+"""Evidence on the claims about attacks on all tasks at once (DGBA) and about generated perturbations (MTA, GAP).
+
+Every function raises LackingError, which says what is not there, where the study has no rows for its claim.
+"""
 
 from __future__ import annotations
 

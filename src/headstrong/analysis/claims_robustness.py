@@ -3,6 +3,8 @@
 Two models are compared by how much an attack multiplies the error of a task: 1 + relative task vulnerability, the error
 after the attack over the error before. Differences are of its logarithm, so that a ratio and its inverse are as far
 from 0; a mean difference is told in percent. Only cells of fully trained models, uniform weights unless said so.
+
+Every function raises LackingError, which says what is not there, where the study has no rows for its claim.
 """
 
 from __future__ import annotations
@@ -189,7 +191,11 @@ def later_plateau(study: Tables) -> Evidence:
 
 
 def against_alone(study: Tables, cells: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Rows of cells with auxiliary tasks: value, log of how much more the error is multiplied than without any."""
+    """Rows of cells with auxiliary tasks: value, log of how much more the error is multiplied than without any.
+
+    cells: columns of `tables.cells`. Beside theirs the rows have error and moves (see `claims_stats`) and group,
+    encoder and main task.
+    """
     full = tables.full_epochs(cells)
     full = full.loc[full["quantity"].eq(quantity)]
     alone = full.loc[full["size"].eq(1), ["encoder", "main", "model", "value", "standard_error"]]

@@ -69,7 +69,7 @@ class Tables:
         return read_plan(self.plan_path)
 
     def under_protocol(self, name: str) -> pd.DataFrame:
-        """A table of models, without those that have switches of their own. Raises LackingError."""
+        """A table with a column model, without models that have switches of their own. Raises LackingError."""
         plan = self.plan()
         own = plan.loc[plan["switches"].ne(""), "id"]
         rows = self(name)

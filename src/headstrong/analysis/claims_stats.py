@@ -8,6 +8,8 @@ Two things are uncertain. Groups are resampled whole: a seeded bootstrap, whose 
 sqrt(k / (k - 1)) for k groups, as the variance of few has it. And the rows of a study are measured on the same images:
 their errors may go together. Where moves are known, each draw moves every row as its images do; elsewhere it moves all
 rows by the same number of standard errors, which is the widest that the error of a mean can be.
+
+Rows without a value do not count; where none is left, every function that gives evidence raises LackingError.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _PERCENTILES = [2.5, 97.5]
 def mean_of(
     rows: pd.DataFrame, *, seed: int, draws: int, scale: Callable[[float], float] = float, units: int | None = None
 ) -> Evidence:
-    """Mean of the rows. scale: a rising function to the claim's unit, such as percent from logarithms.
+    """Mean of the values of the rows. scale: a rising function to the claim's unit, such as percent from logarithms.
 
     units: what the claim counts, None: the rows.
     """
@@ -77,7 +79,10 @@ def some_in_every(rows: pd.DataFrame, by: str) -> Evidence:
 
 
 def rank_correlation(rows: pd.DataFrame, *, seed: int, draws: int) -> Evidence:
-    """Spearman's correlation of columns value and other, groups resampled. Errors over images are left out."""
+    """Spearman's correlation of columns value and other, groups resampled. Errors over images are left out.
+
+    One group has no interval (NaN).
+    """
     rows = _counted(rows)
     x, y = rows["value"].to_numpy(float), rows["other"].to_numpy(float)
     codes, groups = _codes(rows)
@@ -143,7 +148,7 @@ def _ends(rows: pd.DataFrame, tail: float) -> tuple[Array, Array]:
 
 
 def turned(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with the other sign."""
+    """The same rows with value and moves of the other sign."""
     moves = [-one for one in rows["moves"]] if _moves(rows) is not None else None
     return rows.assign(value=-rows["value"], moves=moves)
 

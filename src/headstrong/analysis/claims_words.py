@@ -28,7 +28,7 @@ def of_study(folder: Path | None, form: str) -> str:
 
 
 def declared() -> pd.DataFrame:
-    """Every claim with its rule: id, system, statement, published, tables, measure, rule, least."""
+    """Every claim with its rule, a row each; columns id, system, statement, published, tables, measure, rule, least."""
     return pd.DataFrame(
         [
             {
@@ -58,7 +58,10 @@ def page() -> str:
 
 
 def verdicts_text(table: pd.DataFrame) -> str:
-    """A line per claim: id, verdict, effect with interval, reason; then how many of each verdict."""
+    """Two lines per claim: id, verdict and statement; effect with interval, and reason. Then how many of each verdict.
+
+    table: columns `claims.COLUMNS`.
+    """
     rows = table.to_dict("records")
     lines = [f"{row['id']:4}{row['verdict']:15}{row['statement']}\n    {_numbers(row)}" for row in rows]
     counts = ", ".join(f"{count} {name}" for name, count in table["verdict"].value_counts().items())
@@ -66,7 +69,7 @@ def verdicts_text(table: pd.DataFrame) -> str:
 
 
 def verdicts_page(table: pd.DataFrame) -> str:
-    """A Markdown table: id, statement, verdict, effect with interval, reason."""
+    """A Markdown table: id, statement, verdict, effect with interval, reason. table: columns `claims.COLUMNS`."""
     lines = [
         "| claim | | verdict | effect and 95 % interval: why |",
         "|---|---|---|---|",

@@ -106,7 +106,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """Write tables by name, `<name>.csv` each; returns their paths."""
+    """Write tables by name as `write_table` does, `<name>.csv` each; returns their paths."""
     for name, table in tables.items():
         write_table(table, folder / f"{name}.csv")
     return [folder / f"{name}.csv" for name in tables]

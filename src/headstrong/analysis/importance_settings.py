@@ -47,7 +47,7 @@ ROUNDING = 1e-9  # points of accuracy: sums of equal numbers in another order di
 
 
 def build_table(importance: pd.DataFrame, tolerances: Mapping[str, float]) -> pd.DataFrame:
-    """importance_settings.csv: a row per setting and split, columns COLUMNS.
+    """importance_settings.csv: a row per setting and split, columns COLUMNS; percent, points, squared degrees, ratios.
 
     By family, key of important classes and split, then in the order of importance.csv.
 

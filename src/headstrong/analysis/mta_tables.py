@@ -91,8 +91,9 @@ def build_table(generated: pd.DataFrame, cost: pd.DataFrame | None = None) -> pd
     generated: generated.csv; cost: generator_cost.csv, None where it was not measured.
     block: a radius, with the mode in Tables 5 and 6; row: Clean, Constant, GAP, MTA or Noise; column: a domain or
     AVERAGE over the domains, or a heading of Table 5. Numbers are in percent but for depth (metres, and a ratio) and
-    angles (degrees), Table 7 in millions and milliseconds. gain: MTA minus GAP on the same images, as in generated.csv.
-    Errors of averages and their gains take the domains, whose images differ, as independent.
+    angles (degrees), Table 7 in millions and milliseconds; epsilon is on the 0-255 scale. gain: MTA minus GAP on the
+    same images, as in generated.csv. Errors of averages and their gains take the domains, whose images differ, as
+    independent.
     """
     found: list[Row] = []
     for _, part in generated.groupby("family", sort=False):
@@ -270,7 +271,7 @@ def _cell(table: str, block: str, method: str, row: Mapping[str, Any], column: s
 
 
 def radius(norm: str, epsilon: float) -> str:
-    """A radius in words, on the 0-255 scale."""
+    """A radius on the 0-255 scale in words: "epsilon 5", "epsilon 500 (L2)"."""
     return f"epsilon {epsilon:g}" + (" (L2)" if norm == "l2" else "")
 
 

@@ -111,7 +111,7 @@ class Reference:
         }
 
     def change(self, attack: AttackRecord) -> Change:
-        """What an attack on the same model changes."""
+        """What an attack on the same model changes; a loss that is 0 on clean images has no relative change (NaN)."""
         performance, loss = {}, {}
         for letter, record in attack.tasks.items():
             attacked = measures(record, self.weights, self.convention)

@@ -50,7 +50,7 @@ def read_plan(path: Path) -> pd.DataFrame:
 
 
 def evaluations_of(folder: Path, plan: Path) -> list[Path]:
-    """The evaluation of every model of the plan CSV."""
+    """The evaluation of every model of the plan CSV, there or not, in its order. Raises as `read_plan`."""
     return [folder / f"{model}.h5" for model in read_plan(plan)["id"]]
 
 
@@ -98,19 +98,19 @@ def by_own_protocol(table: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def plain(plan: pd.DataFrame) -> pd.DataFrame:
-    """The models of a plan that have no layout, no adversarial training and the study's own protocol."""
+    """The rows of a plan whose models have no layout, no adversarial training and the study's own protocol (APART)."""
     # A plan made before these columns existed has nothing to set a model apart; `study.COLUMNS` says which it is.
     columns = [column for column in APART if column in plan.columns or column in COLUMNS]
     return plan.loc[plan[columns].eq("").all(axis=1)] if columns else plan
 
 
 def letters(plan: pd.DataFrame) -> str:
-    """All task letters of a plan, in the study's order."""
+    """All task letters of a plan (columns main, auxiliary), in the study's order."""
     return in_order("".join(plan["main"]) + "".join(plan["auxiliary"]))
 
 
 def encoders(plan: pd.DataFrame) -> list[str]:
-    """Encoders of a plan, small to large."""
+    """Encoders of a plan (column encoder), small to large by ENCODERS_BY_SIZE, then others by name."""
     present = set(plan["encoder"])
     known = [encoder for encoder in ENCODERS_BY_SIZE if encoder in present]
     return known + sorted(present - set(known))
@@ -136,7 +136,7 @@ def cells(plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def sort_cells(frame: pd.DataFrame, first: list[str]) -> pd.DataFrame:
-    """Sort by the columns `first`, then main task, size and auxiliary tasks in the study's order."""
+    """Sort by the columns `first`, then main, size and auxiliary, tasks in the study's order. Rows are renumbered."""
     order = {letter: number for number, letter in enumerate(TASKS)}
     keys = frame.assign(
         _main=frame["main"].map(order), _auxiliary=[tuple(order[letter] for letter in a) for a in frame["auxiliary"]]

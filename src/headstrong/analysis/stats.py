@@ -57,7 +57,7 @@ class Gain(NamedTuple):
 
 
 def mean(values: ArrayLike) -> Estimate:
-    """Mean of independent samples and its standard error (sample deviation / sqrt n)."""
+    """Mean of independent samples and its standard error (sample deviation / sqrt n); NaN of none, no error of one."""
     x = np.asarray(values, dtype=np.float64)
     n = x.size
     if n == 0:
@@ -129,7 +129,7 @@ def mean_relative_increase(before: ArrayLike, after: ArrayLike) -> Estimate:
 
 
 def absolute_mean(values: ArrayLike) -> Estimate:
-    """|mean| and the standard error of the mean."""
+    """|mean| and the standard error of the mean; NaN as in `mean`."""
     value, error, n = mean(values)
     return Estimate(abs(value), error, n)
 

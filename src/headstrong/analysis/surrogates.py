@@ -52,6 +52,7 @@ def correlate(
     share_between_proxy and share_between_target (share of the variance that lies between main tasks).
     within: pearson of logarithms centred in each main task, a degree of freedom paid for every further main task.
     <letter>: spearman over the cells of one main task.
+    Raises pandas' MergeError for a cell that comes twice.
     """
     cells = proxy[[*KEY, "value"]].merge(
         target[[*KEY, "value"]], on=KEY, suffixes=("_proxy", "_target"), validate="1:1"

@@ -32,7 +32,8 @@ _SAME_ATTACK = ["family", "attacked", "norm", "epsilon", "steps", "single"]
 def bases(plan: pd.DataFrame) -> dict[str, str]:
     """Id of the base of every model with switches; a model the plan has no base for is absent.
 
-    Tasks are compared as a set, each with its own weight. Where two plain sections hold the base, the first counts.
+    plan: `plan.read_plan`. Tasks are compared as a set, each with its own weight. Where two plain sections hold the
+    base, the first counts.
     """
     own: dict[tuple[object, ...], str] = {}
     for row in plan.loc[plan["switches"].eq("")].to_dict("records"):

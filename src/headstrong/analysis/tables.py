@@ -65,7 +65,7 @@ def choose_attack(
 
 
 def select(vulnerability: pd.DataFrame, choice: AttackChoice) -> pd.DataFrame:
-    """Rows of the attacks of this choice, whatever tasks they attack."""
+    """Rows of vulnerability.csv of the attacks of this choice, whatever tasks they attack."""
     return vulnerability.loc[
         vulnerability["family"].eq(choice.family)
         & vulnerability["norm"].eq(choice.norm)
@@ -83,6 +83,7 @@ def cells(
     alone, or all tasks of the model, are attacked; single_error and multi_error, its error then. A single-task model
     has one attack, which serves both. segmentation: "per_sample", or "confusion" to take the clean error and the
     vulnerability of s from the summed confusion matrices. Quantities that were not measured are absent.
+    vulnerability: vulnerability.csv; plan: `plan.read_plan`. Raises ConfigError for another `segmentation`.
     """
     if segmentation not in _RELATIVE:
         raise ConfigError(f"segmentation: {segmentation!r} is not known; allowed: {', '.join(_RELATIVE)}")
@@ -136,7 +137,7 @@ def _attach(served: pd.DataFrame, rows: pd.DataFrame, quantity: str, attacked: s
 
 
 def full_epochs(frame: pd.DataFrame, weighting: str = "uniform") -> pd.DataFrame:
-    """Cells of fully trained models of one weighting."""
+    """Cells (columns of `cells`) of fully trained models of one weighting."""
     return frame.loc[frame["epochs"].eq(frame["full_epochs"]) & frame["weighting"].eq(weighting)]
 
 
@@ -204,7 +205,7 @@ def _sorted(frame: pd.DataFrame, blocks: tuple[str, ...]) -> pd.DataFrame:
 def wide(table: pd.DataFrame, block: str, value: str = "ours") -> pd.DataFrame:
     """One block of a long table as the paper prints it: rows main task, columns auxiliary task, NaN where empty.
 
-    Of a table with several weightings or attacks, give the rows of one.
+    Of a table with several weightings or attacks, give the rows of one: ValueError for a cell that comes twice.
     """
     part = table.loc[table["block"].eq(block)]
     used = in_order("".join(part["main"]) + "".join(part["auxiliary"]))
@@ -213,7 +214,7 @@ def wide(table: pd.DataFrame, block: str, value: str = "ours") -> pd.DataFrame:
 
 
 def combinations(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every cell of every size in one row: how robust each main task is with each set of auxiliary tasks.
+    """Every cell of `cells`, of every size, in one row: how robust each main task is with each set of auxiliary tasks.
 
     Columns: encoder, weighting, epochs, main, auxiliary, size, model, clean_error, single, multi, each with
     _standard_error, and rank_single, rank_multi: 1 is the least vulnerable set for this main task, encoder and epochs

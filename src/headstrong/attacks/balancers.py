@@ -1,7 +1,8 @@
 """How the losses of several tasks become one direction: a weight per image and task, constant within a step.
 
-An attack follows the gradient of `sum_t w_t L_t`, so one backward pass serves any number of tasks. Only `sign_sum`
-needs the tasks' gradients apart, and pays one backward pass for each. Losses are those of the attacked tasks only.
+An attack follows the gradient of `sum_t w_t L_t`, so one backward pass serves any number of tasks. Only `sign_sum`,
+and the programs of `program_steppers` whatever the balancer, need the tasks' gradients apart, and pay one backward pass
+for each. Losses are those of the attacked tasks only.
 
 Weights and objectives divide by losses. No divisor is smaller than `FLOOR`, so none gives infinity or NaN. What follows
 from it: a task whose loss is below FLOOR counts as if its loss were FLOOR. Its weight stays finite, but is far above
@@ -39,7 +40,8 @@ class Balancer:
     `weights(seen)` gives float64 (B, T), none negative. `objective(now, clean)` gives float64 (B,), the value by which
     two points of one image are compared (restarts, APGD's best point); it does not depend on the step. `apart` tells
     `Problem.slope` to add up the directions of the tasks' gradients, each of norm 1, instead of the gradients; the
-    weights do not count then. `from_clean`: the weights take the clean losses into account.
+    weights do not count then. `from_clean`: the weights take the clean losses into account. `one_task`: it attacks one
+    task at a time.
     """
 
     weights: Callable[[Seen], Tensor]
@@ -60,7 +62,7 @@ class Balancer:
 
 
 def relative_change(now: Tensor, clean: Tensor) -> Tensor:
-    """Mean over tasks of (L_t - L_t(clean)) / L_t(clean), float64 (B,): what Zhang et al. maximise."""
+    """Mean over tasks of (L_t - L_t(clean)) / L_t(clean), float64 (B,), of losses (B, T); Zhang et al. maximise it."""
     return ((now.double() - clean.double()) / _floored(clean)).mean(dim=1)
 
 

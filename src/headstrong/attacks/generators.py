@@ -50,7 +50,8 @@ def perturbed(images: Tensor, perturbation: Tensor) -> Tensor:
     """Images (B, 3, H, W) with perturbations (B or 1, 3, H, W) added, clamped to [0, 1].
 
     No channel moves further than its perturbation says, so the images are in its ball, of whichever norm. Adding rounds
-    by up to 3e-8, which of a small radius is more than a millionth: such a sum goes back to the float before it.
+    by up to 3e-8, which of a small radius is more than a millionth: such a sum goes back to the float before it. GAP's
+    released code clamps to each channel's range within the batch instead; MTA's paper does not say.
     """
     moved = images + perturbation
     with torch.no_grad():

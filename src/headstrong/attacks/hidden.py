@@ -31,7 +31,8 @@ class Pull:
     """Which way features are to go. `objective`: one of OBJECTIVES.
 
     distance: "squared" Euclidean, or "cosine", blind to lengths. delta, for cf_delta: "product" with the direction of
-    forgetting, or "target", the distance to a point `reach` times as far along it as the forgetful features.
+    forgetting, or "target", the distance to a point `reach` times as far along it as the forgetful features. Raises
+    ConfigError for any other word.
     """
 
     objective: str
@@ -49,7 +50,9 @@ class Pull:
 
         cf: minus the distance to f0 + D, in units of that of f0. cf_delta: how far the features have gone along D, in
         units of D ("product"), or as cf, to f0 + reach D ("target"). disruption: the distance to f0 in units of f0's
-        length; no direction.
+        squared length; no direction. These are of squared distances. A cosine distance has no unit: it is one minus the
+        cosine between the two, and "product" is the cosine between the move and D.
+        Raises ConfigError where the objective needs a direction and there is none.
         """
         now, start = features.flatten(1), original.flatten(1)
         if self.objective == "disruption":

@@ -55,8 +55,8 @@ class Solution:
     """What a program found for one image.
 
     `change` float64 (C, H, W), in the units of `low` and `high`. `value` is its objective and `bound` what no change
-    can exceed, both in units of slopes times change. `gap` is (bound - value) / |bound|, 0 if they are equal, infinite
-    if no bound is known.
+    can exceed, both in units of slopes times change. `gap` is (bound - value) / |bound|, 0 if they are equal up to
+    rounding, infinite if no bound is known, or one of 0 is not met.
     `status`: "optimal" (proved, up to rounding), "gap" (the relative gap is at most the one asked for), "time limit"
     (it is larger), "infeasible" (no change fulfils the program) or "failed" (the solver gave up without a reason).
     `fallback` is empty, or names the rule that gave `change` in place of the solver: "closed form".

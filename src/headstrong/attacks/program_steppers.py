@@ -6,6 +6,9 @@ times the balancer's weights; under dgba, 1 / L_t, so slopes times change is the
 - `ilp_box`: the largest mean over the tasks. The result is fgsm's under the same balancer.
 - `ilp_max_min`: the largest change of the task that changes least.
 - `ilp_sparse`: at most `attack.pixels` positions change. One attacked task: the largest change; several: max-min.
+
+Points and start are those of `headstrong.attacks.steppers`. All raise ConfigError for another ball, for a balancer
+without weights, and where PuLP or CBC is missing.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ def ilp_max_min(problem: Problem, start: Tensor, attack: AttackJob) -> Tensor:
 
 
 def ilp_sparse(problem: Problem, start: Tensor, attack: AttackJob) -> Tensor:
-    """At most `attack.pixels` positions change: objective "mean" for one attacked task, "least" for several."""
+    """At most `attack.pixels` positions change: objective "mean" for one attacked task, "least" for several.
+
+    Raises ConfigError where `pixels` is no number >= 1.
+    """
     if attack.pixels is None or attack.pixels < 1:
         raise ConfigError(
             f"attack {attack.name!r}: pixels is {attack.pixels}; stepper 'ilp_sparse' needs a number >= 1"

@@ -45,7 +45,8 @@ def perturb(
     batch it is in: random draws come from `seed`, the attack's name and these. `clean_losses` (B, T) saves a forward
     pass when the caller has them. `notes`, if given, is filled.
 
-    Raises ConfigError for an attack that cannot be, DivergedError when a gradient or an objective is not a number.
+    Raises ConfigError for an attack that cannot be, ValueError for images outside [0, 1], DivergedError when a gradient
+    or an objective is not a number.
     """
     check(attack, tasks)
     columns = [tasks.index(letter) for letter in attack.attacked]
@@ -69,7 +70,8 @@ def climb(
 ) -> Tensor:
     """As `perturb`, but every column of the losses (B, T) is attacked, whatever it measures; `attacked` is not read.
 
-    Raises what `perturb` raises. The attack must have passed `check_method`.
+    The attack must have passed `check_method`. Raises ValueError and DivergedError as `perturb` does, ConfigError where
+    a program's solver is missing, RuntimeError for a result outside the ball, which would be a mistake in a stepper.
     """
     if not ((images >= 0) & (images <= 1)).all():
         raise ValueError("images to attack must be numbers in [0, 1]")

@@ -1,6 +1,7 @@
 """How an image moves: from a start, along the gradient, never out of the ball.
 
 A stepper is a function `(problem, start, attack) -> points`; points and start are float32 (B, C, H, W) inside the ball.
+A gradient that is not a number gives points that are none: `run.climb` says so.
 It treats each image by itself: nothing one image does depends on the others of its batch. The released L2 step is the
 one exception, by its definition.
 """
@@ -54,7 +55,7 @@ class Slope:
 
     @cached_property
     def objective(self) -> Tensor:
-        """Taken when asked for: steps of a fixed size never ask."""
+        """Float64 (B,). Taken when asked for: steps of a fixed size never ask."""
         return self.problem.balancer.objective(self.losses, self.problem.clean_losses)
 
 
@@ -123,7 +124,7 @@ class Problem:
             return self.balancer.objective(self.losses(points), self.clean_losses)
 
     def project(self, points: Tensor) -> Tensor:
-        """The nearest points of the ball and of [0, 1]."""
+        """The nearest points (B, C, H, W) of the ball and of [0, 1]."""
         return self.ball.project(points, self.clean)
 
 

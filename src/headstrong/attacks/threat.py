@@ -18,7 +18,7 @@ ROUNDING = 1e-5  # an image may leave the ball by this, relative to 1 or to epsi
 
 @dataclass(frozen=True)
 class Ball(ABC):
-    """All points within `epsilon` of the clean image; pixels run from 0 to 1."""
+    """All points within `epsilon` (>= 0, in pixel units) of the clean image; pixels run from 0 to 1."""
 
     epsilon: float
 
@@ -28,23 +28,29 @@ class Ball(ABC):
 
     @abstractmethod
     def project(self, points: Tensor, clean: Tensor) -> Tensor:
-        """The nearest (Euclidean) points of ball and box together."""
+        """The nearest (Euclidean) points (B, C, H, W) of ball and box together; NaN stays NaN."""
 
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
-        """The step of norm 1 along which a linear loss grows most; 0 where the gradient is 0, NaN where it is none."""
+        """The step (B, C, H, W) of norm 1, an image's each, along which a linear loss grows most.
+
+        0 where the gradient is 0, NaN where it is not a number.
+        """
 
     @abstractmethod
     def uniform(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Points drawn uniformly from the ball, then projected to the box."""
+        """Points (B, C, H, W) drawn uniformly from the ball, then projected to the box. One generator per image."""
 
     @abstractmethod
     def extreme(self, clean: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """The largest noise of the ball: drawn on its surface, not from its inside."""
+        """The largest noise of the ball, (B, C, H, W): drawn on its surface, not from its inside."""
 
     @abstractmethod
     def corner(self, clean: Tensor) -> Tensor:
-        """The point reached by brightening every channel alike: where the released code of 2022 starts."""
+        """The point (B, C, H, W) reached by brightening every channel alike.
+
+        The released code of Ghamizi et al. (2022) starts there: it clamps uniform noise with the bounds interchanged.
+        """
 
     def contains(self, points: Tensor, clean: Tensor) -> Tensor:
         """True (B,) for points inside ball and box up to float rounding; False for NaN."""

@@ -163,7 +163,7 @@ class SplitFile(RowFile):
     """One split, opened read-only and checked first: `with SplitFile(path) as split: split.read_images([3, 1, 3])`.
 
     Raises MissingDataError where there is no file, BrokenFileError where it is truncated, incomplete or foreign; both
-    name the file and say what to do. Indices may come in any order and more than once.
+    name the file and say what to do. Indices may come in any order and more than once; IndexError outside 0..N-1.
 
     count: samples N. size: (H, W). classes: names, [0] = "unlabelled". names: of the frames.
     dataset, split, code: as written. settings: what decided the content.
@@ -195,7 +195,7 @@ class SplitFile(RowFile):
         return self._present[letter][rows] if letter in self._present else np.ones(len(rows), dtype=np.bool_)
 
     def bounds(self, letter: str) -> tuple[float, float]:
-        """(low, high) of a target's fixed point; not for s and A."""
+        """(low, high) of a target's fixed point; KeyError for s and A, which have none."""
         attributes = self._file[f"targets/{letter}"].attrs
         return float(attributes["low"]), float(attributes["high"])
 
@@ -216,7 +216,10 @@ class SplitFile(RowFile):
 
 
 def class_frequencies(path: Path) -> NDArray[np.float64]:
-    """Share (C,) of each class among the labelled pixels of a split; [0] (unlabelled) is 0, the sum is 1 or 0."""
+    """Share (C,) of each class among the labelled pixels of a split; [0] (unlabelled) is 0, the sum is 1 or 0.
+
+    Raises what `SplitFile` raises.
+    """
     with SplitFile(path) as split:
         counts = np.zeros(len(split.classes), dtype=np.int64)
         for block in split.blocks():

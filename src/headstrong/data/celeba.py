@@ -53,7 +53,7 @@ def lists(root: Path) -> tuple[Path, Path]:
 
 
 def partition(root: Path) -> dict[str, str]:
-    """Name of a picture -> its split, where both lists are as they should be."""
+    """Name of a picture -> its split; MissingDataError or BrokenFileError, naming the line, as `listing`."""
     attributes, parts = lists(root)
     return _partition(parts, attributes, _attributes(attributes)[0])
 

@@ -39,7 +39,10 @@ def listing(root: Path, part: Part) -> Listing:
 
 
 def check_office31(root: Path, domains: Sequence[str] = tuple(OFFICE31)) -> str:
-    """A line about what is there; BrokenFileError, or what `listing` raises, unless these domains are whole."""
+    """A line about what is there; BrokenFileError, or what `listing` raises, unless these domains are whole.
+
+    domains: of OFFICE31; ConfigError for another.
+    """
     unknown = next((domain for domain in domains if domain not in OFFICE31), None)
     if unknown is not None:
         raise ConfigError(f"office31 has no domain '{unknown}'; choose from {', '.join(OFFICE31)}")

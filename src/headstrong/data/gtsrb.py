@@ -104,7 +104,7 @@ def _training(folder: Path) -> dict[str, list[str]]:
 
 
 def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
-    """`listed_tests`, where there is a folder and no stranger in it."""
+    """`listed_tests`, where there is a folder and no stranger in it; raises as it does where there is not."""
     found = listed_tests(path)
     listed = {file for files in found.values() for file in files}
     if not folder.is_dir():
@@ -116,7 +116,10 @@ def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
 
 
 def listed_tests(path: Path) -> dict[str, list[str]]:
-    """Class folder -> the files that the list has of it, in its order."""
+    """Class folder -> the files that the list has of it, in its order.
+
+    Raises MissingDataError where there is no list, BrokenFileError, naming the line, where it is not as it should be.
+    """
     lines = read_lines(path)
     if not lines or tuple(lines[0][1].split(";")) != HEADER:
         raise wrong(path, 1, "another header", ";".join(HEADER))

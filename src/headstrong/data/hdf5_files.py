@@ -186,7 +186,10 @@ class RowFile:
         self.close()
 
     def read_images(self, indices: Indices) -> NDArray[np.uint8]:
-        """Images uint8 (B, 3, H, W) of these rows; they may come in any order and more than once."""
+        """Images uint8 (B, 3, H, W) of these rows; they may come in any order and more than once.
+
+        Raises IndexError outside 0..N-1, BrokenFileError where the file is damaged.
+        """
         return self._read("rgb", indices)
 
     def blocks(self) -> Iterator[range]:

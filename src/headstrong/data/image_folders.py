@@ -20,7 +20,7 @@ OFFICIAL = ("train", "test")  # folders of a data set whose test pictures are of
 
 
 def class_root(root: Path, domain: str) -> Path:
-    """The folder that holds a domain's class folders."""
+    """The folder that holds a domain's class folders; MissingDataError where there is no such domain."""
     if not root.is_dir():
         raise MissingDataError(f"{root}: no such folder; place the domains there (docs/data.md)")
     folder = root / domain
@@ -42,7 +42,10 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def class_names(root: Path, domains: Sequence[str]) -> list[str]:
-    """The classes that these domains share, sorted; BrokenFileError, naming domain and class, where they differ."""
+    """The classes that these domains share, sorted; BrokenFileError, naming domain and class, where they differ.
+
+    Raises MissingDataError for a domain that is not there, or has no class folders.
+    """
     first = domains[0]
     expected = class_folders(class_root(root, first))
     for domain in domains[1:]:
@@ -70,7 +73,7 @@ def images(folder: Path) -> dict[str, list[str]]:
 
 
 def image_files(folder: Path) -> list[str]:
-    """The names of the image files in a folder, sorted."""
+    """The names of the image files in a folder (SUFFIXES), sorted, without hidden ones; OSError where there is none."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if _is_image(entry))
 
@@ -109,7 +112,10 @@ def check_classes(folder: Path, found: Sequence[str], expected: Sequence[str]) -
 
 def apart(files: list[str], part: Part, place: Path) -> list[str]:
     """Of a class's files, permuted already, those of the part's split: `test_share` of them, rounded, never none or
-    all, is for tests, and `validation_share` of the rest for validation. place: the class's folder."""
+    all, is for tests, and `validation_share` of the rest for validation. place: the class's folder.
+
+    Raises ConfigError without a test_share, BrokenFileError for a class of one image, and what `held_out` raises.
+    """
     if part.test_share is None:
         raise ConfigError(f"{part.domain} has no official test pictures: give a test_share")
     if len(files) < 2:
@@ -123,6 +129,7 @@ def held_out(files: list[str], part: Part, place: Path, group: Callable[[str], s
     split says. `validation_share` of the groups, rounded, never none or all, is for validation; none: nothing is.
 
     group: what may not be torn apart (a file: itself). place: the class's folder.
+    Raises ConfigError for a validation split without a share, BrokenFileError for a class with one group only.
     """
     if part.validation_share is None:
         if part.split == "validation":
@@ -146,6 +153,7 @@ def official_listing(
 
     classes: those it must have; none: any, but the same in both. title: what the data set is called, and how many
     pictures it has officially. group: of a file, what may not be torn apart.
+    Raises MissingDataError and BrokenFileError, naming folder or file, and ConfigError as `held_out`.
     """
     names = class_names(root, OFFICIAL)
     if classes:

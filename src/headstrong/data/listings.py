@@ -84,9 +84,8 @@ class Listing:
         """The first `count` pictures (None: all) as (name, rgb uint8 (3, H, W), {label: class number}).
 
         first: the picture to begin with. size: (H, W). processes: side by side; the bits do not depend on it.
-        skip: a picture that cannot be read is
-        given as `Skipped`, else it raises BrokenFileError or MissingDataError, naming the file. ConfigError for a count
-        that cannot be.
+        skip: a picture that cannot be read is given as `Skipped`, else it raises BrokenFileError or MissingDataError,
+        naming the file. ConfigError for a count that cannot be.
         """
         if count is not None and not 1 <= count <= len(self):
             raise ConfigError(
@@ -164,7 +163,7 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def load_image(path: Path) -> Image.Image:
-    """An image file, decoded to its end, as 8-bit colour; raises what `read_image` raises."""
+    """An image file, decoded to its end, as 8-bit colour; MissingDataError and BrokenFileError as `read_image`."""
     try:
         with Image.open(path) as image:
             image.load()

@@ -33,7 +33,10 @@ class Inputs:
     facts: Callable[[range], str] = lambda rows: ""
 
     def lines(self, rows: range) -> Iterator[tuple[str, int, int]]:
-        """(path below the root, bytes, time of the last change in ns) of every file for these rows."""
+        """(path below the root, bytes, time of the last change in ns) of every file for these rows.
+
+        Raises MissingDataError for one that cannot be read.
+        """
         for path in (*self.of_all, *self.of_rows(rows)):
             try:
                 found = path.stat()
@@ -42,7 +45,7 @@ class Inputs:
             yield os.path.relpath(path, self.root), found.st_size, found.st_mtime_ns
 
     def digest(self, rows: range) -> str:
-        """A digest of what `lines` gives and of the facts: it changes when a file does."""
+        """A digest of what `lines` gives and of the facts: it changes when a file does. Raises as `lines`."""
         digest = hashlib.sha256(self.facts(rows).encode("utf-8", "surrogateescape"))
         for line in self.lines(rows):
             digest.update(json.dumps(line).encode())
@@ -55,7 +58,10 @@ def path_of(output: Path) -> Path:
 
 
 def write(output: Path, facts: dict[str, Any], inputs: Inputs | None, rows: int) -> None:
-    """Write the manifest of a data file that is whole; facts: what is known of it, as plain data."""
+    """Write the manifest of a data file that is whole; facts: what is known of it, as plain data.
+
+    inputs: None where it was made of no files, as rendered data. rows: how many it has. Raises as `Inputs.lines`.
+    """
     files, size, digest = 0, 0, hashlib.sha256()
     with atomic_path(path_of(output)) as partial, partial.open("w", encoding="utf-8") as handle:
         head = {"format": FORMAT, "output": output.name, "bytes": output.stat().st_size, "sha256": file_digest(output)}

@@ -63,7 +63,7 @@ def samples(
 
 
 def count(root: Path, split: str) -> int:
-    """How many frames a split has: officially 795 for "train" and 654 for "test"."""
+    """How many frames a split has: officially 795 for "train" and 654 for "test". Raises as `samples`."""
     return len(detect(Path(root)).names(split))
 
 

@@ -58,13 +58,19 @@ class Layout(Protocol):
         """The folder it lies in."""
 
     def names(self, split: str) -> list[str]:
-        """Names of the frames of a split, in order."""
+        """Names of the frames of a split ("train", "test"), in order.
+
+        Raises MissingDataError where the list or folder is absent, BrokenFileError where the list is not one.
+        """
 
     def read(self, name: str, classes: int) -> Frame:
-        """One frame with 13 or 40 classes, labels 0 = unlabelled."""
+        """One frame with 13 or 40 classes, labels 0 = unlabelled.
+
+        Raises MissingDataError or BrokenFileError, naming the file, and ConfigError for classes it has not got.
+        """
 
     def check(self) -> None:
-        """Raise unless everything is there."""
+        """Raise what `names` and `read` raise unless everything is there; not every value is looked at."""
 
 
 def class_names(classes: int) -> list[str]:
@@ -111,9 +117,11 @@ class LabelledMat:
 
     @property
     def path(self) -> Path:
+        """The file."""
         return self.root / "nyu_depth_v2_labeled.mat"
 
     def names(self, split: str) -> list[str]:
+        """As `Layout.names`: numbers from 1, by splits.mat, or where that is absent by splits.csv."""
         official = self.root / "splits.mat"
         if not official.is_file():
             return _split_names(self.root / "splits.csv", split)
@@ -126,6 +134,7 @@ class LabelledMat:
         return [f"{number:04d}" for number in numbers]
 
     def read(self, name: str, classes: int) -> Frame:
+        """As `Layout.read`: cropped, without normals."""
         file = _open_mat(self.path)
         try:
             row = int(name) - 1
@@ -138,6 +147,7 @@ class LabelledMat:
         return cropped(rgb.transpose(2, 1, 0), depth.T, labelled, f"{self.path}: frame {name}")
 
     def check(self) -> None:
+        """As `Layout.check`: arrays, their number of frames, and the names of the classes."""
         file = _open_mat(self.path)
         highest = max(int(name) for split in SPLITS for name in self.names(split))
         for key, axes in (("images", 4), ("depths", 3), ("labels", 3)):
@@ -173,6 +183,7 @@ class ArrayFolders:
     kinds: ClassVar[tuple[str, ...]] = ("image", "label", "depth", "normal")
 
     def names(self, split: str) -> list[str]:
+        """As `Layout.names`: <folder>-<number>, where "test" is the folder val."""
         folder = self.root / ("val" if split == "test" else split) / "image"
         if not folder.is_dir():
             raise MissingDataError(f"{folder}: no such folder; place NYUv2 there (docs/data.md lists the layouts)")
@@ -180,6 +191,7 @@ class ArrayFolders:
         return [f"{folder.parent.name}-{number}" for number in numbers]
 
     def read(self, name: str, classes: int) -> Frame:
+        """As `Layout.read`: 13 classes only, with normals in the axes they are stored in."""
         if classes != 13:
             raise ConfigError(f"nyuv2: classes is {classes}, but {self.title} in {self.root} know 13 only")
         image, label, depth, normal = (self.array(name, key) for key in self.kinds)
@@ -194,6 +206,7 @@ class ArrayFolders:
         )
 
     def check(self) -> None:
+        """As `Layout.check`: the shape of every array."""
         for split in SPLITS:
             for name in self.names(split):
                 for key in self.kinds:
@@ -207,6 +220,7 @@ class ArrayFolders:
     def array(self, name: str, key: str, mode: Any = None) -> NDArray[Any]:
         """One array of a frame; BrokenFileError for another shape than its image's, or a class there is not.
 
+        Raises MissingDataError where there is no file.
         mode: as for np.load; values are looked at only where it is None.
         """
         path = self.path(name, key)
@@ -230,9 +244,11 @@ class FrameFolders:
     kinds: ClassVar[tuple[str, ...]] = ("rgb", "depth", "label13", "label40")
 
     def names(self, split: str) -> list[str]:
+        """As `Layout.names`: column index of splits.csv."""
         return _split_names(self.root / "splits.csv", split)
 
     def read(self, name: str, classes: int) -> Frame:
+        """As `Layout.read`: cropped, without normals."""
         rgb, depth, labelled = (self.image(name, kind) for kind in ("rgb", "depth", f"label{classes}"))
         for kind, array in (("depth", depth), (f"label{classes}", labelled)):
             if array.shape[:2] != rgb.shape[:2]:
@@ -244,6 +260,7 @@ class FrameFolders:
         return cropped(rgb, depth / np.float32(1000), labelled, str(self.path(name, "rgb")))
 
     def check(self) -> None:
+        """As `Layout.check`: the size of every image."""
         for split in SPLITS:
             for name in self.names(split):
                 sizes = {_read(self.path(name, kind), _size) for kind in self.kinds}
@@ -253,6 +270,7 @@ class FrameFolders:
     def image(self, name: str, kind: str) -> NDArray[Any]:
         """The pixels of one image of a frame, of any size; BrokenFileError for another type, or a class there is not.
 
+        Raises MissingDataError where there is no file.
         kind: rgb, uint8 (H, W, 3); depth, uint16 (H, W) millimetres; label13 or label40, uint8 (H, W) from 0.
         """
         path = self.path(name, kind)

@@ -146,8 +146,8 @@ def _sample(
 
 
 def describe(seed: int, domain: str, split: str, number: int) -> dict[str, int]:
-    """The class numbers of picture `number`: shapes take turns in an order of their own in each ten, all else is drawn
-    uniformly and independently."""
+    """The class numbers of picture `number` (from 0), by attribute: shapes take turns in an order of their own in each
+    ten, all else is drawn uniformly and independently."""
     block, turn = divmod(number, len(SHAPES))
     order = Draw(derive_seed(seed, "objects", domain, split, "shapes", block))
     left = list(range(len(SHAPES)))
@@ -161,7 +161,10 @@ def describe(seed: int, domain: str, split: str, number: int) -> dict[str, int]:
 def render(
     seed: int, domain: str, attributes: Mapping[str, int], size: tuple[int, int] = (64, 64)
 ) -> NDArray[np.uint8]:
-    """The picture uint8 (3, H, W) of a seed, a domain of DOMAINS and a class number for each of ATTRIBUTES."""
+    """The picture uint8 (3, H, W) of a seed, a domain of DOMAINS and a class number for each of ATTRIBUTES.
+
+    size: (H, W), multiples of 4. Raises KeyError for an unknown domain or a missing attribute.
+    """
     seen = view(seed, domain, attributes)
     if not _DOMAINS[domain].webcam:
         return np.ascontiguousarray(_sharp(seen, size).transpose(2, 0, 1))

@@ -86,7 +86,7 @@ class PictureBatches:
         del self._file
 
     def truth(self, label: str) -> NDArray[np.int64]:
-        """Class numbers (N,) of one of the labels, of all pictures in order."""
+        """Class numbers (N,) of one of the labels, of all pictures in order; KeyError for a label not asked for."""
         found: NDArray[np.int64] = self._labels[label].cpu().numpy()
         return found
 

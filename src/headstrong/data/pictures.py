@@ -126,7 +126,7 @@ class PictureFile(RowFile):
     `with PictureFile(path) as pictures: pictures.read_images([3, 1, 3])`
 
     Raises MissingDataError where there is no file, BrokenFileError where it is truncated, incomplete or foreign; both
-    name the file and say what to do. Rows may come in any order and more than once.
+    name the file and say what to do. Rows may come in any order and more than once; IndexError outside 0..N-1.
 
     count: pictures N. size: (H, W). classes: label -> names of its classes. names: of the pictures.
     dataset, domain, split, code: as written. settings: what decided the content. skipped: pictures that were left out

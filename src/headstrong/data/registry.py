@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Item:
-    """One file of a data set, or (name None) something that only a person can place."""
+    """One file of a data set, or (name None) something that only a person can place; keys as in `datasets.yaml`."""
 
     name: str | None
     url: str | None = None
@@ -71,7 +71,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the registry says of one data set."""
+    """What the registry says of one data set; keys as in `datasets.yaml`."""
 
     name: str
     title: str

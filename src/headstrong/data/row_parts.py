@@ -82,7 +82,10 @@ class Parts(Generic[Sample]):
             self._remove()
 
     def fill(self, convert: Callable[[Sample], Row | tuple[str, str]]) -> None:
-        """Take every sample that no part holds yet; `convert` gives its row, or (name, reason) to leave it out."""
+        """Take every sample that no part holds yet; `convert` gives its row, or (name, reason) to leave it out.
+
+        Raises ValueError where the samples are more or fewer than the plan promised, and what `convert` raises.
+        """
         plan, first = self._plan, ROWS * len(self._found)
         if first:
             first = min(first, plan.count)

@@ -22,8 +22,8 @@ def batches(count: int) -> Iterator[NDArray[np.int64]]:
 
 
 def counted(split: SplitFile, letter: str, indices: NDArray[np.int64], pixels: str) -> NDArray[np.bool_]:
-    """Bool (B, 1, H, W): the pixels that count for this task ("all": every one; "valid": where its mask is true); none
-    of an image without a label for it."""
+    """Bool (B, 1, H, W): the pixels that count for a regression task ("all": every one; "valid": where its mask is
+    true); none of an image without a label for it."""
     present = split.read_present(letter, indices)[:, None, None, None]
     if pixels == "all" or TASKS[letter].mask == "none":
         return np.broadcast_to(present, (indices.size, 1, *split.size))
@@ -37,7 +37,10 @@ def read_target(split: SplitFile, letter: str, indices: NDArray[np.int64], depth
 
 
 def target_mean(split: SplitFile, letter: str, pixels: str, depth: str = "encoded") -> NDArray[np.float64]:
-    """Mean (C,) of a regression target over the pixels that count; those of d and D encoded, or in metres."""
+    """Mean (C,) of a regression target over the pixels that count; those of d and D encoded, or in metres.
+
+    0 where none counts.
+    """
     total, count = np.zeros(TASKS[letter].channels or 1), 0
     for indices in batches(split.count):
         mask = counted(split, letter, indices, pixels)

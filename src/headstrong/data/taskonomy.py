@@ -41,7 +41,10 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError
 
 
 def class_names(classes: int = _CLASSES) -> list[str]:
-    """Names of the segmentation classes, [0] = "unlabelled"; Taskonomy publishes numbers."""
+    """Names of the segmentation classes, [0] = "unlabelled"; Taskonomy publishes numbers.
+
+    classes: not used, there is one set of them.
+    """
     return ["unlabelled", *(f"object {number}" for number in range(1, _CLASSES + 1))]
 
 
@@ -49,7 +52,7 @@ def frames(root: Path, split: str, settings: Mapping[str, Any] | None = None) ->
     """The views of a split, by building, point and view.
 
     settings: buildings, split_rule and missing_labels, as `taskonomy_views.choose` takes them; what is not given: no
-    list, by buildings, masked.
+    list, by buildings, masked. Raises as `choose`.
     """
     known = settings or {}
     rule, missing = known.get("split_rule", "buildings"), known.get("missing_labels", "mask")
@@ -57,7 +60,7 @@ def frames(root: Path, split: str, settings: Mapping[str, Any] | None = None) ->
 
 
 def count(root: Path, split: str, settings: Mapping[str, Any] | None = None) -> int:
-    """How many views a split has; `settings` as in `frames`."""
+    """How many views a split has; `settings` and what it raises as in `frames`."""
     return len(frames(root, split, settings))
 
 
@@ -76,15 +79,16 @@ def samples(
     processes: int = 1,
     settings: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, Raw]]:
-    """The views of a split as (name, raw sample) at `size` (H, W); `settings` as in `frames`.
+    """The views of a split as (name, raw sample) at `size` (H, W); `settings` as in `frames`, classes: not used.
 
-    Raises MissingDataError where an image is absent that is needed, BrokenFileError where one is not what it should be.
+    Raises MissingDataError where an image is absent that is needed, BrokenFileError where one is not what it should be,
+    and ConfigError as `frames`.
     """
     return read(Path(root), frames(root, split, settings)[:limit], size, processes)
 
 
 def read(root: Path, views: list[View], size: tuple[int, int], processes: int) -> Iterator[tuple[str, Raw]]:
-    """These views as (name, raw sample), in order; the bits do not depend on `processes`."""
+    """These views as (name, raw sample), in order; the bits do not depend on `processes`. Raises as `read_frame`."""
     return in_order(partial(_named_sample, root, size), views, processes)
 
 
@@ -98,7 +102,10 @@ def _named_sample(root: Path, size: tuple[int, int], view: View) -> tuple[str, R
 
 
 def read_frame(root: Path, view: View, size: tuple[int, int]) -> Raw:
-    """The raw sample of one view: colour and labels in the units of `headstrong.tasks.encode`, at `size` (H, W)."""
+    """The raw sample of one view: colour and labels in the units of `headstrong.tasks.encode`, at `size` (H, W).
+
+    Raises MissingDataError where an image of the view is gone, BrokenFileError where one is not what it should be.
+    """
     found: Raw = dict.fromkeys(LABELS)
     found["rgb"] = _picture(view.path(root, "rgb"), size)
     for letter in view.letters:

@@ -97,7 +97,10 @@ def choose(
 
 
 def find(root: Path) -> list[View]:
-    """Every view with a colour image, sorted; MissingDataError where there is none."""
+    """Every view with a colour image, sorted; MissingDataError where there is none.
+
+    Raises BrokenFileError for a view that lies there twice, and for an image of another name than it should have.
+    """
     if not root.is_dir():
         raise MissingDataError(f"{root}: no such folder; place Taskonomy there (docs/data.md lists the layouts)")
     found = sorted(view for group in groups(root) for view in views(root, *group))
@@ -197,7 +200,10 @@ def _list_path(root: Path, name: str) -> Path:
 
 
 def read_list(path: Path) -> dict[str, list[str]]:
-    """Buildings by split of an official list: columns id, train, val, test, the last three 0 or 1."""
+    """Buildings by split of an official list: columns id, train, val, test, the last three 0 or 1.
+
+    Raises BrokenFileError, naming the line, where it is none.
+    """
     found: dict[str, list[str]] = {split: [] for split in COLUMNS}
     seen: set[str] = set()
     try:
@@ -245,7 +251,7 @@ def _refuse(error: BrokenFileError) -> None:
 
 
 def views(root: Path, building: str, layout: int, odd: Callable[[BrokenFileError], None] = _refuse) -> Iterator[View]:
-    """The views of one building that have a colour image. odd: what to do about a file of another name."""
+    """The views of one building that have a colour image. odd: what to do about a file of another name, else raised."""
     ids = {
         letter: {
             found

@@ -29,7 +29,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def split_columns(path: Path, line: Line, columns: int, separator: str | None = None) -> list[str]:
-    """The columns of a line, so many; separator: None is white space."""
+    """The columns of a line, so many, else BrokenFileError; separator: None is white space."""
     fields = line[1].split(separator)
     if len(fields) != columns:
         raise wrong(path, line[0], f"{len(fields)} columns", str(columns))
@@ -37,7 +37,7 @@ def split_columns(path: Path, line: Line, columns: int, separator: str | None = 
 
 
 def whole(path: Path, number: int, text: str, allowed: range, what: str) -> int:
-    """A whole number in a range."""
+    """A whole number in a range; BrokenFileError for another text. what: what the number is, for the message."""
     expected = f"a {what} of {allowed[0]} to {allowed[-1]}"
     # Not int() alone: it takes "1_0" and other digits than ASCII's as well.
     if not (text.isascii() and text.removeprefix("-").isdigit()) or int(text) not in allowed:

@@ -72,7 +72,8 @@ class Verdict:
 def place(dataset: str, root: Path | None = None, folder: str | None = None) -> Path:
     """The folder of a data set: `locate`'s, or below `root` where that has a folder of its name, else `root` itself.
 
-    folder: name of a folder of pictures of the user's own. MissingDataError where there is none.
+    folder: name of a folder of pictures of the user's own. MissingDataError where there is none, ConfigError for an
+    unknown data set, or a `folder` where none belongs, or none where one does.
     """
     if dataset not in DATASETS:
         raise ConfigError(f"data set '{dataset}' is unknown; choose from {', '.join(DATASETS)}")

@@ -22,7 +22,7 @@ NYUV2 = {"train": 795, "test": 654}
 
 
 def look_at_nyuv2(root: Path) -> Inventory:
-    """NYU Depth v2 in any of its layouts."""
+    """NYU Depth v2 in any of its layouts; MissingDataError where there is none."""
     layout = detect(root)
     inventory = Inventory(root, layout.title, partial(_nyuv2_frame, layout, root), "frames")
     split_of: dict[str, str] = {}

@@ -82,7 +82,7 @@ def _official_folders(root: Path, classes: Sequence[str], official: Mapping[str,
 
 
 def look_at_cifar10(root: Path) -> Inventory:
-    """CIFAR-10, in batches or in folders."""
+    """CIFAR-10, in batches or in folders; MissingDataError where neither is there."""
     if not (root / cifar10.BATCHES).is_dir():
         if first_folder(root / "train", root / "test") is None:
             raise MissingDataError(f"{root}: neither {cifar10.BATCHES}/ nor train/ and test/ is there (docs/data.md)")
@@ -111,7 +111,7 @@ def _md5(path: Path) -> str:
 
 
 def look_at_awa2(root: Path) -> Inventory:
-    """Animals with Attributes 2."""
+    """Animals with Attributes 2; MissingDataError where its folder of images is not there."""
     folder = root / "JPEGImages"
     if not folder.is_dir():
         raise MissingDataError(f"{folder}: no such folder; unpack AwA2-data.zip and place its JPEGImages there")
@@ -122,7 +122,7 @@ def look_at_awa2(root: Path) -> Inventory:
 
 
 def look_at_office31(root: Path) -> Inventory:
-    """Office-31, its three domains or some of them."""
+    """Office-31, its three domains or some of them; MissingDataError where none is there."""
     there = [name for name in domains.OFFICE31 if (root / name).is_dir()]
     if not there:
         raise MissingDataError(f"{root}: none of {', '.join(domains.OFFICE31)} is there (docs/data.md)")
@@ -137,7 +137,7 @@ def look_at_office31(root: Path) -> Inventory:
 
 
 def look_at_folder(root: Path) -> Inventory:
-    """A folder of domains of the user's own."""
+    """A folder of domains of the user's own; MissingDataError where there is none in it."""
     there = folders(root) if root.is_dir() else []
     if not there:
         raise MissingDataError(f"{root}: no domains; make a folder of <domain>/<class>/<images> there (docs/data.md)")
@@ -147,7 +147,7 @@ def look_at_folder(root: Path) -> Inventory:
 
 
 def look_at_gtsrb(root: Path) -> Inventory:
-    """The traffic signs, officially or in folders."""
+    """The traffic signs (GTSRB), officially or in folders; MissingDataError where neither is there."""
     if not (root / "GTSRB").is_dir():
         if first_folder(root / "train", root / "test") is None:
             raise MissingDataError(f"{root}: neither GTSRB/ nor train/ and test/ is there (docs/data.md)")
@@ -181,7 +181,7 @@ def look_at_gtsrb(root: Path) -> Inventory:
 
 
 def look_at_celeba(root: Path) -> Inventory:
-    """CelebA: the pictures that its lists name; all there are where a list is broken."""
+    """CelebA: the pictures that its lists name; all there are where one is broken. MissingDataError without images."""
     folder = celeba.image_folder(root)
     inventory = _inventory(root, f"{folder.relative_to(root).as_posix()}/*, {celeba.ATTRIBUTES}, {celeba.PARTITION}")
     inventory.image_folders = [inventory.relative(folder)]
@@ -200,7 +200,7 @@ def look_at_celeba(root: Path) -> Inventory:
 
 def look_at_deepfashion(root: Path) -> Inventory:
     """DeepFashion: the pictures that its annotation names. The fine one has a share of them only: the others are no
-    fault."""
+    fault. MissingDataError without images or annotation."""
     folder, annotation = deepfashion.image_folder(root), deepfashion.annotated(root)
     place = annotation.folder.relative_to(root).as_posix()
     inventory = _inventory(

@@ -64,7 +64,10 @@ def _conclusion(verdict: Verdict) -> str:
 
 
 def write(verdict: Verdict, path: Path) -> None:
-    """All findings, whole or not at all: as JSON with the counts, or as CSV, a row for each."""
+    """All findings, whole or not at all: as JSON with the counts, or as CSV, a row for each.
+
+    Columns, and keys of a finding: kind, fault, path, reason. Raises ConfigError where `path` cannot be written.
+    """
     rows = [{"kind": one.kind, "fault": one.fault, "path": one.path, "reason": one.reason} for one in verdict.findings]
     try:
         with atomic_path(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:

@@ -28,7 +28,7 @@ Images = tuple[str, dict[str, str]]  # name of a view, and letter -> path of the
 
 
 def look_at_taskonomy(root: Path) -> Inventory:
-    """Taskonomy in any of its layouts: every view should have every label."""
+    """Taskonomy in any of its layouts: every view should have every label. MissingDataError where there is no view."""
     if not root.is_dir():
         raise MissingDataError(f"{root}: no such folder; place Taskonomy there (docs/data.md lists the layouts)")
     inventory = Inventory(root, "", partial(_look_at_view, root), "views")

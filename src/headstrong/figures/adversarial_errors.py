@@ -21,6 +21,7 @@ def bars(cells: pd.DataFrame, encoder: str, main: str) -> pd.DataFrame:
     """Rows in drawing order: label ("sn s": model, attacked tasks), quantity, value, standard_error, clean, baseline.
 
     The single-task model and all pairs with this main task, fully trained, uniformly weighted; each pair twice.
+    cells: `analysis.tables.cells`. value, clean: errors, percent for s, else mean squared.
     Raises MissingDataError when the single-task model is not there to compare with.
     """
     chosen = cells.loc[
@@ -57,7 +58,10 @@ def bars(cells: pd.DataFrame, encoder: str, main: str) -> pd.DataFrame:
 
 
 def draw(cells: pd.DataFrame, encoder: str, main: str, settings: Mapping[str, Any] | None = None) -> Figure:
-    """Bars with standard errors, the single-task model as a line across, diamonds for the error without attack."""
+    """Bars with standard errors, the single-task model as a line across, diamonds for the error without attack.
+
+    Raises MissingDataError as `bars`.
+    """
     table = bars(cells, encoder, main)
     with style.context(settings) as whole:
         figure = style.new_figure(whole["width"], 3.0)

@@ -27,7 +27,8 @@ KINDS = {
 def multiples(vulnerability: pd.DataFrame, choice: AttackChoice) -> pd.DataFrame:
     """Rows (kind, model, task, multiple): error of the task divided by its clean error, kind one of KINDS.
 
-    Raises MissingDataError when neither the attack nor the noise of this norm and radius is in the table.
+    vulnerability: vulnerability.csv. Raises MissingDataError when neither the attack nor the noise of this norm and
+    radius is in the table.
     """
     errors = vulnerability.loc[vulnerability["metric"].eq("adversarial_error")]
     chosen = select(errors, choice)
@@ -51,7 +52,10 @@ def multiples(vulnerability: pd.DataFrame, choice: AttackChoice) -> pd.DataFrame
 
 
 def draw(vulnerability: pd.DataFrame, choice: AttackChoice, settings: Mapping[str, Any] | None = None) -> Figure:
-    """Box plots over all models, one group per task, logarithmic axis; whiskers reach the least and the most."""
+    """Box plots over all models, one group per task, logarithmic axis; whiskers reach the least and the most.
+
+    Raises MissingDataError as `multiples`.
+    """
     table = multiples(vulnerability, choice)
     letters = [letter for letter in TASKS if letter in set(table["task"])]
     with style.context(settings) as whole:

@@ -123,10 +123,11 @@ def draw(
     *,
     norm: str = "linf",
 ) -> Figure:
-    """Average relative performance in percent against the radius; the lower, the stronger the attack.
+    """Average relative performance in percent against the radius in 1/255; the lower, the stronger the attack.
 
-    One column per stepper, one row per way of training. Bars are standard errors. SINGLE is the mean over the tasks
-    attacked alone, its band reaches from the weakest to the strongest of them.
+    balanced: balanced.csv; plan: `analysis.plan.read_plan`. Balancers without a look (LOOKS) are not drawn. One column
+    per stepper, one row per way of training. Bars are standard errors. SINGLE is the mean over the tasks attacked
+    alone, its band reaches from the weakest to the strongest of them.
     Raises MissingDataError when the family is not in the table.
     """
     table = comparable(balanced, plan, norm)

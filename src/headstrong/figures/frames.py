@@ -47,8 +47,8 @@ def _word(value: object) -> str:
 def fully_trained(plan: pd.DataFrame) -> pd.DataFrame:
     """Uniformly weighted models under the study's own protocol, the longest trained of each kind.
 
-    A kind is an encoder, a set of tasks, a layout and a way of adversarial training. Columns: model, encoder, tasks
-    (in the study's order), layout, adversarial.
+    A kind is an encoder, a set of tasks, a layout and a way of adversarial training. plan: plan.csv. Columns: model,
+    encoder, tasks (in the study's order), layout, adversarial.
     """
     uniform = plan["weights"].map(lambda words: len(set(str(words).split(";"))) == 1)
     frame = pd.DataFrame(
@@ -68,7 +68,7 @@ def fully_trained(plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def stepper_of(vulnerability: pd.DataFrame, choice: AttackChoice) -> str:
-    """The stepper behind the chosen family. Raises MissingDataError when the family was not run."""
+    """The stepper behind the chosen family in vulnerability.csv. Raises MissingDataError when it was not run."""
     found = vulnerability.loc[vulnerability["family"].eq(choice.family), "stepper"]
     if found.empty:
         raise MissingDataError(f"attack family {choice.family} was not run")
@@ -93,7 +93,7 @@ def grid_of(count: int) -> tuple[int, int]:
 
 
 def radius(epsilon: float, norm: str) -> str:
-    """A radius in words: in 1/255 for the maximum norm and for small ones of any norm, else in pixel units."""
+    """A radius in pixel units in words: "8/255" in the maximum norm and for small ones of any norm, else as it is."""
     shades = epsilon * 255
     return f"{shades:g}/255" if norm == "linf" or shades <= 16 + 1e-9 else f"{epsilon:g}"
 

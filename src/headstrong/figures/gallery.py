@@ -162,6 +162,7 @@ def draw_all(
     generators (HDF5) whose pictures are shown. importance: evaluations of important classes (HDF5) whose angles and
     features are shown.
     A figure the study has no numbers for has an entry with the reason, and no file.
+    Raises ConfigError for settings there are none of, BrokenFileError for an evaluation that cannot be read.
     """
     whole = style.complete(settings)
     cells = tables.cells(vulnerability, plan, choice, segmentation=segmentation)
@@ -193,7 +194,7 @@ def draw_without_models(
     hidden_summary: pd.DataFrame | None = None,
     forgetting: pd.DataFrame | None = None,
 ) -> list[Entry]:
-    """The same for a study without models of a plan: generators, important classes, or hidden tasks."""
+    """`draw_all` for a study without models of a plan: generators, important classes, or hidden tasks."""
     whole = style.complete(settings)
     jobs = chain(
         _from(generators.figures(generated, mta_tables, examples, whole)),

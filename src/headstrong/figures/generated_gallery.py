@@ -49,7 +49,8 @@ def figures(
     """Each figure: its fields, and what draws it (MissingDataError where it cannot be drawn).
 
     generated, mta_tables: the tables of these names, None where a study has none; examples: evaluations of generators.
-    A study without generators has no figure of them, and none that is missed.
+    A study without generators has no figure of them, and none that is missed. Raises BrokenFileError for an evaluation
+    that cannot be read.
     """
     if generated is None or generated.empty:
         return

@@ -60,7 +60,7 @@ def choices(files: Sequence[Path]) -> list[Choice]:
     """The generators worth a figure: of each family and mode one, MTA before GAP, targeted before untargeted, the
     maximum norm before others, the radius nearest to the published.
 
-    Raises MissingDataError when no file has an example.
+    Raises MissingDataError when no file has an example, BrokenFileError for one that cannot be read.
     """
     found = []
     for path in files:

@@ -45,7 +45,7 @@ DOUBT = 2.0  # standard errors of GAP's damage below which there is nothing to c
 
 
 def comparable(generated: pd.DataFrame | None) -> pd.DataFrame:
-    """Rows of the victims that the generators were trained against, and of the constant predictor.
+    """Rows of generated.csv of the victims that the generators were trained against, and of the constant predictor.
 
     Raises MissingDataError when the study has no generators.
     """
@@ -57,7 +57,7 @@ def comparable(generated: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def families(table: pd.DataFrame) -> list[str]:
-    """Families of generators, in the order of the table."""
+    """Families of generators, in the order of the table (columns family, method)."""
     return list(dict.fromkeys(table.loc[table["method"].isin(METHODS), "family"]))
 
 
@@ -257,7 +257,10 @@ def _setting(row: dict[str, Any]) -> str:
 
 
 def draw_comparison(mta_tables: pd.DataFrame | None, family: str, settings: Mapping[str, Any] | None = None) -> Figure:
-    """MTA against GAP, one line per cell of the paper's tables: right of zero, sharing the encoder helps the attack."""
+    """MTA against GAP, one line per cell of the paper's tables: right of zero, sharing the encoder helps the attack.
+
+    mta_tables: mta_tables.csv. Raises MissingDataError as `gains`.
+    """
     table = gains(mta_tables, family)
     dense = table["column"].isin(list(HEADINGS.values())).any()
     settings_of = list(dict.fromkeys(table["setting"]))

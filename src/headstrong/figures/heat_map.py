@@ -22,7 +22,7 @@ BLOCKS = {"single": "main task attacked", "multi": "all tasks attacked"}
 
 
 def ratios(grid: pd.DataFrame) -> pd.DataFrame:
-    """log2 of each cell over the single-task model of its row (the diagonal); NaN where a number has no logarithm."""
+    """log2 of each cell (`tables.wide`) over the single-task model of its row, the diagonal; NaN without a number."""
     baseline = pd.Series(np.diag(grid), index=grid.index)
     quotient = grid.div(baseline.where(baseline > 0), axis=0)
     return np.log2(quotient.where(quotient > 0))

@@ -22,7 +22,7 @@ MOST_TICKS = 7
 def radii(part: pd.DataFrame, family: str) -> pd.DataFrame:
     """Rows of the norm shown, which is one that was run with two radii or more, each by its longest attack.
 
-    part: rows of one family. Raises MissingDataError when every norm was run with one radius.
+    part: rows of hidden_summary.csv, of one family. Raises MissingDataError when every norm was run with one radius.
     """
     attacks = part.loc[part["objective"].ne("noise")]
     counts = attacks["epsilon"].astype(float).round(9).groupby(attacks["norm"]).nunique()
@@ -73,7 +73,10 @@ def draw(table: pd.DataFrame | None, family: str, settings: Mapping[str, Any] | 
 
 
 def panels_of(rows: pd.DataFrame) -> list[tuple[str, float, pd.DataFrame]]:
-    """(access, stealth, rows) of each panel: what an attacker with this access can do, and the controls."""
+    """(access, stealth, rows) of each panel: what an attacker with this access can do, and the controls.
+
+    rows: from `radii`.
+    """
     accesses = [access for access in looks.ACCESSES if rows["access"].eq(access).any()] or [""]
     weights = [0.0, *looks.stealths(rows)[-1:]]
     found = []

@@ -1,4 +1,7 @@
-"""What the figures of hidden tasks share: names and looks of objectives, which attacks are shown, units, axes."""
+"""What the figures of hidden tasks share: names and looks of objectives, which attacks are shown, units, axes.
+
+A `part` is rows of one family of hidden.csv or hidden_summary.csv, as `of_family` gives them.
+"""
 
 from __future__ import annotations
 

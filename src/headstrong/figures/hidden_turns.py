@@ -22,8 +22,9 @@ VISIBLE: Mapping[str, Any] = {"marker": "s", "ms": 2.8, "mfc": "none", "mec": "#
 def values(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per hidden task, objective, access and stealth: (*GROUP, damage, error, visible).
 
-    rows: of hidden.csv, attacks of one radius. damage, error: of the hidden task; of objectives with several attacks
-    in a turn (single) the mean of both, which for the error is an upper bound. visible: mean over the visible tasks.
+    rows: of hidden.csv, attacks of one radius. damage, error: of the hidden task, points or percent; of objectives with
+    several attacks in a turn (single) the mean of both, which for the error is an upper bound. visible: mean over the
+    visible tasks.
     """
     hidden = rows.loc[rows["role"].eq("hidden")].groupby(GROUP, sort=False)
     visible = rows.loc[rows["role"].eq("visible")].groupby(GROUP, sort=False)["damage"].mean()

@@ -34,7 +34,7 @@ FEWEST = 0.002  # share of pictures that may lie beyond either end of the axis
 def main_key(table: pd.DataFrame | None, family: str) -> tuple[str, tuple[str, ...]]:
     """The key of important classes shown of a family, worst1 or else the first, and its classes.
 
-    table: camri_table_1.csv. Raises MissingDataError when it has no such family.
+    table: camri_table_1.csv. Raises MissingDataError when it is absent or has no such family.
     """
     table = frames.need(table, "camri_table_1", importance_grid.CHOICE_COLUMNS)
     part = table.loc[table["family"].eq(family)].drop_duplicates("important").set_index("important")
@@ -55,7 +55,7 @@ def draw(
 
     table: importance_settings.csv; choices: camri_table_1.csv, which says the settings; of a loss of which none keeps
     accuracy the most accurate is shown, and said to be so. path: the evaluation of the family. Trials are pooled.
-    Raises MissingDataError when one of them is absent.
+    Raises MissingDataError when one of them is absent, BrokenFileError for an evaluation that cannot be read.
     """
     key, names = main_key(choices, family)
     picked = importance_grid.shown(table, choices, family, key)

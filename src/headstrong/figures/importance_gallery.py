@@ -51,6 +51,7 @@ def figures(
 
     table, choices: importance_settings.csv and camri_table_1.csv, None where a study has none; files: the evaluations.
     A study without this part has no figure of it, and none that is missed; so has a family without 2-D features.
+    Raises MissingDataError or BrokenFileError for an evaluation that cannot be read.
     """
     if table is None or table.empty:
         return

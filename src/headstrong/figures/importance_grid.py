@@ -42,7 +42,7 @@ SPACE = 1.2  # points of accuracy between that edge and the others
 
 
 def families(table: pd.DataFrame) -> list[str]:
-    """Families of a table, in its order."""
+    """Families of a table with a column family, in its order."""
     return list(dict.fromkeys(table["family"]))
 
 
@@ -69,7 +69,10 @@ def heading(figure: Figure, family: str, key: str, names: Sequence[str], words: 
 
 
 def rule_of(table: pd.DataFrame, family: str) -> str:
-    """The rule by which settings of a family are chosen: "validation", or "published" where it has no such pictures."""
+    """The rule by which settings of a family are chosen: "validation", or "published" where it has no such pictures.
+
+    table: camri_table_1.csv; "validation" too where the family is not in it.
+    """
     rules = set(table.loc[table["family"].eq(family), "rule"])
     return next((rule for rule in RULES if rule in rules), "validation")
 

@@ -62,7 +62,7 @@ def complete(settings: Mapping[str, Any] | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def context(settings: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """The style and nothing of the user's own matplotlib settings; gives the completed settings."""
+    """The style and nothing of the user's own matplotlib settings; gives `complete` settings, and raises as it does."""
     whole = complete(settings)
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -81,7 +81,10 @@ def new_figure(width: float, height: float) -> Figure:
 def save(
     figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg"), settings: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Save as `<stem>.<format>`, each whole or not at all, without dates: the same figure gives the same bytes."""
+    """Save as `<stem>.<format>`, each whole or not at all, without dates: the same figure gives the same bytes.
+
+    formats: of FORMATS, KeyError for another. settings: dpi counts. Raises ConfigError as `complete`.
+    """
     metadata = {
         "png": {"Software": None},
         "svg": {"Date": None, "Creator": None},

@@ -30,7 +30,8 @@ LINEAR = 10.0  # percent up to which the axis is linear
 def differences(switches: pd.DataFrame | None, vulnerability: pd.DataFrame, choice: AttackChoice) -> pd.DataFrame:
     """Rows (switch, metric, task, percent): relative differences without attack and under the chosen one.
 
-    task: "" for the joint metric. Raises MissingDataError when there are none.
+    switches, vulnerability: the tables of these names. task: "" for the joint metric. Raises MissingDataError when
+    there are none.
     """
     table = frames.need(switches, "switches", COLUMNS)
     names = set(select(vulnerability, choice)["attack"])

@@ -83,6 +83,7 @@ def draw(
 
     The harm is in percent of the harm done to the attacked task itself. Marker and colour are the task measured. Black:
     mean and standard error over pairs of tasks (left: and layouts). One row per way of training.
+    transfer: transfer.csv; plan: plan.csv; epsilon: pixel units. Raises MissingDataError as `comparable` and `chosen`.
     """
     table = chosen(comparable(transfer, plan), encoder, epsilon)
     trainings = sorted(set(table["adversarial"]))

@@ -41,7 +41,8 @@ Factory = Callable[[], nn.Module]
 def build_stage(name: str, level: int, width: float = 1.0) -> nn.Sequential:
     """One coarse stage of a branched encoder's trunk, freshly initialised; level 0 is the one that sees the image.
 
-    Convolutions start from N(0, 0.01), as released; the batch norms behind them make their scale immaterial.
+    Convolutions start normal with standard deviation 0.01, as released; the batch norms behind them make their scale
+    immaterial.
     """
     layers = _resnet34(width) if name == "resnet34" else _mobilenet(width)
     first, last = STAGES[name][level]

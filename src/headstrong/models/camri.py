@@ -42,6 +42,7 @@ class CamriNetwork(nn.Sequential):
         self.channels = before
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, channels)."""
         return super().forward(x).mean(dim=(2, 3))
 
 
@@ -57,6 +58,7 @@ class CosineLayer(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> float32 (B, C), in [-1, 1] up to rounding; 0 for a feature of length 0."""
         if features.is_meta:  # a trial of shapes; torch has no autocast there
             return cosines(features, self.weight)
         with torch.autocast(features.device.type, enabled=False):
@@ -64,5 +66,5 @@ class CosineLayer(nn.Module):
 
 
 def cosines(features: Tensor, weight: Tensor) -> Tensor:
-    """The cosines float32 (B, C) of the angles between features (B, F) and weight vectors (C, F)."""
+    """Cosines float32 (B, C) of the angles between features (B, F) and weight vectors (C, F); 0 of length 0."""
     return functional.linear(functional.normalize(features.float(), dim=1), functional.normalize(weight.float(), dim=1))

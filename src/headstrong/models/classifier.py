@@ -214,7 +214,10 @@ def _torchvision_backbone(name: str) -> tuple[nn.Module, int, str]:
 
 
 def find_pretrained(name: str) -> Path:
-    """The file of that name among the weights beside the real data; MissingDataError says what to place where."""
+    """The file of that name among the weights beside the real data.
+
+    Raises ConfigError for a path instead of a name, MissingDataError, which says what to place where.
+    """
     if Path(name).name != name:
         raise ConfigError(f"pretrained '{name}': expected the name of a file in weights/ beside the real data")
     path = Path(os.environ.get(VARIABLE) or ROOT / "data") / "weights" / name
@@ -274,7 +277,8 @@ def save_classifier(
     """Write a classifier; the file appears when whole. Equal classifiers give equal bytes.
 
     classes: names by label, as many as the heads have classes. job: the training job as a dictionary. extra: code
-    digest and such. All of it can be read back with `load_classifier_metadata`.
+    digest and such. All of it can be read back with `load_classifier_metadata`. Raises ValueError where names and
+    classes of a head differ in number.
     """
     named = {label: list(classes[label]) for label in model.classes}
     if {label: len(names) for label, names in named.items()} != model.classes:
@@ -322,7 +326,10 @@ def to_device(model: Classifier, device: torch.device | str) -> Classifier:
 
 
 def load_classifier_metadata(path: Path) -> dict[str, Any]:
-    """What `save_classifier` wrote beside the weights: backbone, width, labels, classes, job and the extra entries."""
+    """What `save_classifier` wrote beside the weights: the network's parts, labels, classes, job and the extra entries.
+
+    Raises MissingDataError where there is no file, BrokenFileError for anything but a classifier.
+    """
     return _read_checked(path)[1]
 
 

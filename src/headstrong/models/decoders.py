@@ -23,7 +23,10 @@ def _up(before: int, after: int) -> nn.ConvTranspose2d:
 
 
 class ResNetDecoder(nn.Sequential):
-    """Five doublings, each followed by a 3x3 convolution, the last of which gives the output."""
+    """Five doublings, each followed by a 3x3 convolution, the last of which gives the output.
+
+    (B, before, H/32, W/32) -> (B, out, H, W).
+    """
 
     def __init__(self, before: int, out: int, width: float = 1.0) -> None:
         *widths, last = (scaled(c, width) for c in (256, 128, 64, 48, 32))

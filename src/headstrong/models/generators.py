@@ -43,7 +43,8 @@ class ReflectionPad(nn.Module):
 
 
 def reflected(x: Tensor, width: int) -> Tensor:
-    """Reflection padding of (B, C, H, W) by flips and concatenations, whose gradients are sums in a fixed order."""
+    """(B, C, H, W) -> (B, C, H + 2 width, W + 2 width), mirrored by flips and concatenations: gradients are sums in a
+    fixed order. H and W must exceed `width`."""
     x = torch.cat([x[:, :, 1 : width + 1].flip(2), x, x[:, :, -width - 1 : -1].flip(2)], dim=2)
     return torch.cat([x[..., 1 : width + 1].flip(3), x, x[..., -width - 1 : -1].flip(3)], dim=3)
 
@@ -198,7 +199,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def _initialise(part: nn.Sequential) -> nn.Sequential:
-    """GAP's initialisation: convolutions N(0, 0.02), batch norm N(1, 0.02) and 0, in place."""
+    """GAP's initialisation, in place, normal with standard deviation 0.02: convolutions about 0, batch norm about 1."""
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, std=SPREAD)

@@ -34,7 +34,7 @@ class MTANTrunk(nn.Module):
         self.attention = nn.ModuleDict({letter: _Attention(sizes) for letter in tasks})
 
     def forward(self, images: Tensor, tasks: str) -> dict[str, Tensor]:
-        """Representations by letter of `tasks`; images (B, 3, H, W)."""
+        """Representations (B, channels, H, W) by letter of `tasks`; images (B, 3, H, W)."""
         stages = self.shared.stages(images)
         return {letter: self._selected(letter, stages) for letter in tasks}
 

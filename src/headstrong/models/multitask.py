@@ -94,7 +94,7 @@ class MultiTaskModel(nn.Module):
         return found
 
     def outputs(self, features: Tensor, tasks: str | None = None) -> dict[str, Tensor]:
-        """Outputs (B, C, H, W) by letter of `features`, of all tasks or of `tasks` only."""
+        """Outputs (B, C, H, W) by letter of what `features` gives, of all tasks or of `tasks` only."""
         return {letter: self._decoded(letter, features) for letter in (self.tasks if tasks is None else tasks)}
 
     def _decoded(self, letter: str, features: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def output_channels(letter: str, classes: int) -> int:
 
 
 def initialise(module: Module) -> Module:
-    """The published initialisation, in place: convolutions N(0, 2 / (k k C_out)), batch norm 1 and 0.
+    """The published initialisation, in place: convolutions normal of variance 2 / (k k C_out), batch norm 1 and 0.
 
     Transposed convolutions and biases keep torch's defaults, as in the published code.
     """

@@ -107,7 +107,7 @@ def _reduced(description: dict[str, Any], outputs: Sequence[str]) -> dict[str, A
 
 
 def head_state(network: Network) -> dict[str, Tensor]:
-    """The tensors of a network's heads, by their names in its state."""
+    """The tensors of a network's heads, by their names in its state; of dense models also the constants they add."""
     headed = ("heads.", "decoders.", "offset_")
     return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(headed)}
 

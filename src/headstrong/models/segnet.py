@@ -46,7 +46,11 @@ class SegNet(nn.Module):
         return self.stages(x)[-1][1][-1]
 
     def stages(self, x: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-        """What goes into each of the ten stages, and what each of its convolutions gives; MTAN looks at them."""
+        """What goes into each of the ten stages, and what each of its convolutions gives; MTAN looks at them.
+
+        x: (B, 3, H, W). The features of stage k of the five down, and those of the k-th last of the five up, are
+        (B, C, H / 2^k, W / 2^k), k from 0.
+        """
         seen: list[tuple[Tensor, list[Tensor]]] = []
         places: list[Tensor] = []
         for stage in self.down:
@@ -100,7 +104,7 @@ def segnet_head(before: int, out: int) -> nn.Sequential:
 
 
 def initialise_xavier(module: Module) -> Module:
-    """The released initialisation, in place: convolutions Xavier normal, their offsets 0, batch norm 1 and 0."""
+    """MTAN's released initialisation, in place: convolutions Xavier normal, their offsets 0, batch norm 1 and 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_normal_(layer.weight)

@@ -59,7 +59,10 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> MultiTaskModel
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """What `save_model` wrote beside the weights: encoder, tasks, classes, width, layout, job and the extra entries."""
+    """What `save_model` wrote beside the weights: encoder, tasks, classes, width, layout, job and the extra entries.
+
+    Raises MissingDataError where there is no file, BrokenFileError for anything but a model.
+    """
     return _read_checked(path)[1]
 
 
@@ -81,7 +84,9 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], description: dic
 def read_tensors(
     path: Path, wanted: Callable[[str], bool] | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The inverse of `write_tensors`; BrokenFileError for anything else. The tensors are on the CPU.
+    """The inverse of `write_tensors`. The tensors are on the CPU.
+
+    Raises BrokenFileError for anything else, and for numbers that are not finite, of an optimiser's state excepted.
 
     wanted: by name, which tensors; the bytes of the others are not read. None: all.
     """

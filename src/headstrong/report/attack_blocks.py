@@ -51,9 +51,9 @@ def _trained(adversarial: str) -> str:
 
 
 def balancers(table: pd.DataFrame) -> dict[str, Any]:
-    """DGBA's comparison: the average relative performance in percent of each balancer, one row per model, stepper,
-    norm, radius and steps; SINGLE is the mean over the attacked tasks. And DGBA's gain over TOTAL, with its standard
-    error."""
+    """DGBA's comparison (balanced.csv): the average relative performance in percent of each balancer, one row per
+    model, stepper, norm, radius and steps; SINGLE is the mean over the attacked tasks. And DGBA's gain over TOTAL, with
+    its standard error."""
     joint = table.loc[table["task"].eq("") & table["stepper"].isin(STEPPERS)]
     keys = ["model", "adversarial", "stepper", "norm", "epsilon", "steps"]
     compared = joint["balancer"].eq("dgba").groupby([joint[key] for key in keys]).transform("any")
@@ -79,7 +79,7 @@ def balancers(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def table_2(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The blocks of Table 2: a grid for each part (A uniform, B weighted) and attack."""
+    """The blocks of Table 2: a grid for each part (A uniform, B weighted) and attack. table: table_2.csv."""
     found = []
     for (weighting, attack, block), part in table.groupby(["weighting", "attack", "block"], sort=False):
         shown = grid(part, block)
@@ -89,7 +89,7 @@ def table_2(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def programs(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Integer programs against the closed form, one row per model and program."""
+    """Integer programs against the closed form, one row per model and program. table: programs.csv."""
     return [
         {
             "model": row["model"],
@@ -109,7 +109,10 @@ def programs(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def transfer(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """How much of an attack's damage to its own task reaches the others, by model and stepper: the median ratio."""
+    """How much of an attack's damage to its own task reaches the others, by model and attack: the median ratio.
+
+    table: transfer.csv. Branched models only where there are any, else no more than the first 20 rows.
+    """
     rows = []
     keys = ["model", "encoder", "adversarial", "stepper", "norm", "epsilon", "steps"]
     for key, part in table.groupby(keys, sort=False):
@@ -131,8 +134,8 @@ def transfer(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def theorem_2(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Theorem 2 over all models and sets of tasks, by the number of tasks: medians of what is measured over what is
-    said, and of the assumptions."""
+    """Theorem 2 (theory.csv) over all models and sets of tasks, by the number of tasks: medians of what it says over
+    what is measured, and of the numbers that it assumes."""
     values = table.pivot_table(index=["model", "tasks", "size"], columns="quantity", values="value")
     values = values.reindex(columns=[*THEOREM_2])  # a study of single tasks has no cosines
     rows = []
@@ -153,7 +156,8 @@ def theorem_2(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def theorem_4(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Theorem 4 by attack and added task: cases, share in which the bound holds, how loose it is."""
+    """Theorem 4 (marginal.csv) by attack and added task: cases, in how many the bound holds, medians beside the
+    bound's."""
     rows = []
     holds = table["holds"].astype(str).str.lower().isin(("true", "1", "1.0"))
     table = table.assign(holds=holds)
@@ -175,7 +179,8 @@ def theorem_4(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def switches(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each switch: how many numbers it changes, the median of the relative changes, and the largest with its place.
+    """Each switch (switches.csv): how many numbers it changes, the median of the relative changes, and the largest with
+    its place.
 
     Noise is left out: what it does is next to nothing, and the relative change of that says nothing.
     """
@@ -204,7 +209,7 @@ def switches(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def flags(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each kind of warning: how often, in how many models, and one example."""
+    """Each kind of warning (flags.csv): how often, in how many models, and one example."""
     rows = []
     for flag, part in table.groupby("flag", sort=True):
         example = part.iloc[0]

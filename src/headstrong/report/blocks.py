@@ -21,7 +21,7 @@ BLOCK_WORDS = {
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number for people, with a true minus sign; an en dash where there is none."""
+    """A number in so many significant digits for people, with a true minus sign; an en dash where there is none."""
     if value is None or pd.isna(value):
         return "–"
     value = float(value)
@@ -37,7 +37,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def grid(table: pd.DataFrame, block: str) -> dict[str, Any]:
-    """One block of a long table of pairs for the template: title, columns and rows of cells."""
+    """One block of a long table of pairs (as `tables.pairs_table`) for the template: title, columns, rows of cells."""
     values = {key: wide(table, block, key) for key in ("ours", "standard_error", "published")}
     ours = values["ours"]
     rows = []
@@ -57,7 +57,7 @@ def grid(table: pd.DataFrame, block: str) -> dict[str, Any]:
 
 
 def table_1(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The blocks of Table 1: part A, uniform weights, then part B, weighted, each with both attacks."""
+    """The blocks of Table 1 (table_1.csv): part A, uniform weights, then part B, weighted, each with both attacks."""
     found = []
     for weighting, letter in (("uniform", "A, uniform weights"), ("weighted", "B, weighted")):
         part = table.loc[table["weighting"].eq(weighting)]
@@ -69,7 +69,7 @@ def table_1(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def encoder_tables(pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Supplement Tables 2 to 6: for each encoder, small to large, its name and its three blocks."""
+    """Supplement Tables 2 to 6 (pairs.csv): for each encoder, small to large, its name and its three blocks."""
     present = set(pairs["encoder"])
     order = [name for name in ENCODERS_BY_SIZE if name in present] + sorted(present - set(ENCODERS_BY_SIZE))
     found = []
@@ -82,7 +82,8 @@ def encoder_tables(pairs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def more_vulnerable(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     """How many pairs are more vulnerable on their main task than the single-task model: ours, those by more than two
-    standard errors of the difference in either direction, and the published count of the same pairs."""
+    standard errors of the difference in either direction, and the published count of the same pairs. pairs: pairs.csv.
+    """
     rows = []
     chosen = pairs.loc[pairs["block"].isin(("single", "multi"))]
     for (encoder, block), part in chosen.groupby(["encoder", "block"], sort=False):
@@ -140,7 +141,7 @@ def clean_against_constant(vulnerability: pd.DataFrame, constant: pd.DataFrame, 
 
 def best_sets(combinations: pd.DataFrame) -> list[dict[str, Any]]:
     """Per encoder and main task, fully trained and uniformly weighted: the single-task model, the least and the most
-    vulnerable set of auxiliary tasks when the main task is attacked, and the number of sets."""
+    vulnerable set of auxiliary tasks when the main task is attacked, and the number of sets. From combinations.csv."""
     chosen = combinations.loc[combinations["weighting"].eq("uniform") & combinations["single"].notna()]
     most = chosen.groupby("encoder")["epochs"].transform("max")
     chosen = chosen.loc[chosen["epochs"].eq(most)]
@@ -165,7 +166,8 @@ def best_sets(combinations: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def marginal(vulnerability: pd.DataFrame) -> list[dict[str, Any]]:
-    """Marginal vulnerability of each task in the models with the most tasks: over all sets it was added to."""
+    """Marginal vulnerability of each task in the models with the most tasks, over all sets it was added to: least,
+    median, most. vulnerability: vulnerability.csv."""
     rows = vulnerability.loc[vulnerability["metric"].eq("marginal_vulnerability")]
     clean = vulnerability.loc[vulnerability["metric"].eq("clean_error")]
     sizes = clean.groupby("model")["task"].nunique()
@@ -186,7 +188,7 @@ def marginal(vulnerability: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def surrogate_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Table 3 for the template: numbers as text, published beside ours."""
+    """Table 3 (table_3.csv) for the template: numbers as text, published beside ours."""
     return [
         {
             **{key: row[key] for key in ("surrogate", "proxy", "target", "attack")},

@@ -45,7 +45,7 @@ def read_claims(results: Path) -> pd.DataFrame | None:
 
 def verdicts(claims: pd.DataFrame | None) -> Row:
     """counts, [(verdict, sign, number)], and rows, a claim each with its effect, interval and verdict in words; empty
-    without claims."""
+    without claims. claims: from `read_claims`."""
     if claims is None:
         return {}
     counts = [(verdict, SIGNS[verdict], int(claims["verdict"].eq(verdict).sum())) for verdict in VERDICTS]
@@ -64,7 +64,8 @@ def verdicts(claims: pd.DataFrame | None) -> Row:
 
 
 def audit_rows(findings: pd.DataFrame | None) -> Row:
-    """The audit of the papers' printed numbers: agree and differ, counts, and rows; empty without findings.
+    """The audit of the papers' printed numbers: agree and differ, counts, and rows; empty without findings. All that is
+    not said to agree counts as differing, what is not decidable too.
 
     findings: columns AUDIT_COLUMNS. Raises BrokenFileError where one is missing.
     """

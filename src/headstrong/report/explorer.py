@@ -32,7 +32,8 @@ def context(
     """For the template: columns, rows and choices of the table of models, and data (JSON) for the programs.
 
     results: the study's folder, for training histories and pictures. vulnerability: of all models, switched ones too.
-    analysis: the attack that tables and figures show.
+    analysis: the attack that tables and figures show. Raises BrokenFileError for a history, table or file of pictures
+    that is none.
     """
     settings = model_data.settings_of(vulnerability, analysis)
     measured = model_data.results_of(vulnerability, settings)

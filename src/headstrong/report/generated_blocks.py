@@ -48,7 +48,10 @@ def context(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def paper_tables(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each table of each family (and of each victim in Table 6): title, columns, lines, what it shows, and notes."""
+    """Each table of each family (and of each victim in Table 6): title, columns, lines, what it shows, and notes.
+
+    table: mta_tables.csv.
+    """
     found = []
     for (name, family, victim), part in table.groupby(["table", "family", _victim(table)], sort=False):
         said = _says(name, part, table.loc[table["family"].eq(family)])
@@ -211,7 +214,7 @@ def _cheaper(part: pd.DataFrame) -> str:
 
 
 def reach(generated: pd.DataFrame) -> str:
-    """Whether every perturbation keeps to its ball."""
+    """Whether every perturbation keeps to its ball, in words; generated: generated.csv."""
     largest = generated.loc[generated["metric"].eq(REACH), "value"].max()
     if pd.isna(largest):
         return ""
@@ -221,6 +224,6 @@ def reach(generated: pd.DataFrame) -> str:
 
 
 def universal(generated: pd.DataFrame) -> list[str]:
-    """The ids of the generators whose perturbations are one for all images, and so are exported."""
+    """The ids of the generators in generated.csv whose perturbations are one for all images, and so are exported."""
     chosen = generated["mode"].eq("universal") & generated["generator"].ne("")
     return list(dict.fromkeys(generated.loc[chosen, "generator"]))

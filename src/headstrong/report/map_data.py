@@ -17,7 +17,8 @@ GROUP = ["encoder", "weighting", "epochs"]
 def heat_maps(vulnerability: pd.DataFrame, plan: pd.DataFrame, settings: list[Row]) -> list[Row]:
     """Every map of main against auxiliary task that the study has: group (encoder, weighting, epochs in words),
     quantity ("clean_error", "single" or "multi"), setting (its place; None for clean errors) and cells, a list of
-    [main, auxiliary ("" the single-task model), value, standard error, model]."""
+    [main, auxiliary ("" the single-task model), value, standard error, model]. vulnerability, plan: the tables of these
+    names; settings: `model_data.settings_of`."""
     count = plan["encoder"].value_counts().to_dict()  # the encoder most of the study is about comes first
     found: list[Row] = []
     for place, setting in enumerate(settings):

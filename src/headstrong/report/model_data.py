@@ -92,7 +92,8 @@ def columns_of(settings: list[Row], models: int) -> list[Row]:
 
 def results_of(vulnerability: pd.DataFrame, settings: list[Row]) -> dict[str, Row]:
     """What was measured of each model: clean {task: [error, its standard error]} and attacks, a list of
-    [setting, balancer, attacked tasks, {task: [adversarial error, relative vulnerability, its standard error]}]."""
+    [setting, balancer, attacked tasks, {task: [adversarial error, relative vulnerability, its standard error]}]. From
+    vulnerability.csv and `settings_of` it."""
     place = {_key(one): number for number, one in enumerate(settings)}
     found: dict[str, Row] = {}
     attacks: dict[tuple[str, str], list[Any]] = {}
@@ -150,7 +151,10 @@ def value_of(result: Row, task: str, tasks: str, column: Row) -> float | None:
 
 
 def table_rows(plan: pd.DataFrame, results: Mapping[str, Row], columns: list[Row]) -> list[Row]:
-    """The table of all models, a row each: what it is, the clean error of its main task, its vulnerabilities."""
+    """The table of all models, a row each: what it is, the clean error of its main task, its vulnerabilities, as text.
+
+    plan: plan.csv; results: `results_of`; columns: `columns_of`.
+    """
     rows = []
     for spec in plan.to_dict("records"):
         tasks = in_order(_letters(spec))
@@ -237,7 +241,10 @@ def _spread(count: int) -> list[int]:
 
 
 def attack_curves(curves: pd.DataFrame | None, setting: Row | None) -> dict[str, list[Any]]:
-    """How the losses grow under the attacks of one setting, by model: [attacked tasks, task, [loss / clean - 1]]."""
+    """How the losses grow under the attacks of one setting, by model: [attacked tasks, task, [loss / clean - 1]].
+
+    curves: curves.csv; setting: one of `settings_of`. Empty without either.
+    """
     if curves is None or setting is None:
         return {}
     rows = curves.loc[
