@@ -114,6 +114,20 @@ def test_a_slope_within_strata() -> None:
         claims_stats.slope_within(frame.assign(x=1.0), units=5, **SEEDED)
 
 
+def test_numbers_that_are_all_equal_have_no_rank_correlation() -> None:
+    found = claims_stats.rank_correlation(rows([1.0] * 6).assign(other=range(6)), **SEEDED)
+    assert all(math.isnan(number) for number in (found.effect, found.low, found.high))
+    assert verdict(claim_of("above"), found)[0] == "not decidable"
+
+
+def test_a_ratio_to_nothing_does_not_count() -> None:
+    values = [1.0, 2.0, 3.0, 4.0]
+    found = claims_stats.mean_of(rows([*values, math.inf, -math.inf, math.nan]), **SEEDED)
+    assert vars(found) == vars(claims_stats.mean_of(rows(values), **SEEDED))
+    with pytest.raises(LackingError):
+        claims_stats.mean_of(rows([math.inf]), **SEEDED)
+
+
 def test_a_rank_correlation() -> None:
     values = np.arange(30.0)
     found = claims_stats.rank_correlation(rows(values).assign(other=values**3), **SEEDED)

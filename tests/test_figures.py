@@ -223,3 +223,12 @@ def test_a_task_without_a_look_is_drawn_as_its_letter(tmp_path: Path) -> None:
     blank.subplots().plot([0, 1], [0, 1], **{**style.marker("w"), "marker": ""})
     drawn, empty = (style.save(one, tmp_path / name, ("png",), SMALL)[0] for one, name in ((figure, "w"), (blank, "-")))
     assert drawn.read_bytes() != empty.read_bytes()
+
+
+def test_a_chain_is_of_a_model_of_the_study_s_own_protocol() -> None:
+    same = {"weights": "0.5;0.5", "main": "s", "auxiliary": "d", "epochs": 12, "layout": "", "adversarial": ""}
+    rows = [{**same, "id": "three-sd", "switches": ""}, {**same, "id": "three-wgd-sd", "switches": "wgd=published"}]
+    plan = pd.DataFrame(rows)
+    assert vulnerability_chain.model_of(plan, "ds") == "three-sd"
+    assert vulnerability_chain.model_of(plan.iloc[1:], "sd") == "three-wgd-sd"
+    assert vulnerability_chain.model_of(plan, "sn") is None

@@ -24,8 +24,9 @@ VULNERABILITY, CLEAN, JOINT = "relative_task_vulnerability", "clean_error", "adv
 
 
 RULE = (
-    f"yes: nothing changes; no: a change of more than {ERRORS:g} standard errors, which are those of separate "
-    "images and so too large; else these runs cannot tell"
+    f"yes: nothing changes; no: a change of more than {ERRORS:g} standard errors for any task; else these runs cannot "
+    "tell. The errors are those of separate images: too large where both sides are one model, and without the spread "
+    "between trainings where the switch trains another"
 )
 
 

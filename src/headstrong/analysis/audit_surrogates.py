@@ -163,9 +163,10 @@ def _rows(frame: pd.DataFrame) -> Finding:
         "For each main task the smaller encoder ranks the auxiliary tasks as the larger one does.",
         listed(f"{task} {r.value:.2f}" for task, r in rank.items()),
         "r = 0.94 over all",
-        judged(all(r.value > 0 and r.p_value < SIGNIFICANT for r in rank.values())),
+        judged(all(r.value > 0 for r in rank.values())),
         f"Spearman over the five cells of a row, single-task attack, exact p-values (least: "
-        f"{min(r.p_value for r in rank.values()):.2g}); agrees when all are positive with p < {SIGNIFICANT:g}",
+        f"{min(r.p_value for r in rank.values()):.2g}); agrees when all are positive: of five cells only the same "
+        f"order has p < {SIGNIFICANT:g}",
     )
 
 
@@ -183,7 +184,8 @@ def _shares(frame: pd.DataFrame) -> Finding:
         "share of the variance between main tasks: " + listed(f"{name} {value:.0f} %" for name, value in share.items()),
         "independent of the task",
         judged(max(share.values()) < 50),
-        "eta squared of v by main task, 25 cells, single-task attack; agrees when below 50 % for every encoder",
+        "eta squared of v by main task, 25 cells, single-task attack; agrees when below 50 % for every encoder. The "
+        "paper means the scale of losses; that the measure may be pooled over tasks, as Table 3 does, is our reading",
     )
 
 
@@ -202,8 +204,9 @@ def _other_encoders(frame: pd.DataFrame, printed: float) -> Finding:
         "ResNet18 predicts other encoders as well as it predicts ResNet50.",
         listed(f"{name} {value:.2f}" for name, value in text.items()),
         f"r = {printed:g} (ResNet50 only)",
-        judged(min(text.values()) >= printed - DIGITS),
-        "Pearson of v over 25 cells, single-task attack; the Xception table has foreign cells (supplement-duplicates)",
+        OPEN,
+        "not claimed, a question of ours; Pearson of v over 25 cells, single-task attack; the Xception table "
+        "has foreign cells (supplement-duplicates)",
     )
 
 

@@ -81,7 +81,7 @@ def some_in_every(rows: pd.DataFrame, by: str) -> Evidence:
 def rank_correlation(rows: pd.DataFrame, *, seed: int, draws: int) -> Evidence:
     """Spearman's correlation of columns value and other, groups resampled. Errors over images are left out.
 
-    One group has no interval (NaN).
+    One group has no interval (NaN), and neither have numbers that are all equal.
     """
     rows = _counted(rows)
     x, y = rows["value"].to_numpy(float), rows["other"].to_numpy(float)
@@ -90,7 +90,8 @@ def rank_correlation(rows: pd.DataFrame, *, seed: int, draws: int) -> Evidence:
     chosen = np.random.default_rng(seed).integers(groups, size=(draws, groups))
     whole = _spearman(x, y)
     drawn = np.array([_spearman(x[at], y[at]) for at in (np.concatenate([members[c] for c in row]) for row in chosen)])
-    low, high = np.percentile(drawn[~np.isnan(drawn)], _PERCENTILES) if groups > 1 else (math.nan, math.nan)
+    drawn = drawn[~np.isnan(drawn)]  # in a draw of equal numbers there is no order
+    low, high = np.percentile(drawn, _PERCENTILES) if groups > 1 and len(drawn) else (math.nan, math.nan)
     return _evidence(rows, whole, float(low), float(high), None)
 
 
@@ -121,7 +122,7 @@ def slope_within(rows: pd.DataFrame, *, seed: int, draws: int, units: int) -> Ev
 
 
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.loc[rows["value"].notna()]
+    rows = rows.loc[np.isfinite(rows["value"].to_numpy(float))]
     if rows.empty:
         raise LackingError("no number to compare")
     return rows

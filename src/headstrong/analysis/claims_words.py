@@ -128,7 +128,16 @@ over test images is added: from resamples of the images where two numbers of den
 evaluations are there; elsewhere from the tables' standard errors, as if these went together in all rows, which is the
 widest that they can be. Shares count at their lower end what is clearly on that side, by its own 95 % interval, and at
 their upper end what is not clearly on the other, with Wilson's interval where that is wider. The trials of a loss are
-compared on the same pictures, whose error is not added. Where an interval is made in another way, the claim says so.
+compared on the same pictures, whose error is not added. Other intervals: R8 and R9 correct for how many sets there are
+to choose from and resample nothing; R6, R12 and R19 to R24 leave out the error over images, and R19 to R24 resample
+cells or take Fisher's transformation of r; G3 and G4 say theirs.
+
+What makes an interval of R1, R2, R7 to R9 or R14 to R18 narrow is that the same images are behind both numbers. The
+folders of `results/reference/` hold no numbers per image: judged by their tables alone, some of these verdicts turn
+into "not decidable".
+
+"Reliably" (R1, R2, R4, R5) is: in nine of ten cells. R3 asks for less, a mean, since "more robust" is all that is said
+of L2. So R1 and R3 can both hold of the same numbers.
 
 Where two models are compared by relative task vulnerability v, the number is the ratio of 1 + v: by how much the attack
 multiplies the error. Models with protocol switches of their own do not count.
