@@ -9,12 +9,20 @@ from pathlib import Path
 
 from headstrong import program
 from headstrong.data import manifest
-from headstrong.data.build import build_split, code_modules
+from headstrong.data.build import SOURCES, build_split, code_modules
+from headstrong.errors import ConfigError
 from headstrong.provenance import RunRecord, code_digest
+
+KINDS = {"source": str, "split": str, "size": list, "count": int | None}
+OF_ROOMS = {"count": int, "seed": int, "antialias": int}
+OF_PHOTOGRAPHS = {"classes": int}
 
 
 def main(arguments):
-    settings = program.read_json("--settings", arguments.settings)
+    settings = program.read_settings(arguments.settings, KINDS)
+    if settings["source"] not in SOURCES:
+        raise ConfigError(f"--settings: source '{settings['source']}' is unknown; choose from {', '.join(SOURCES)}")
+    program.check_settings(settings, OF_ROOMS if settings["source"] == "rooms" else OF_PHOTOGRAPHS)
     code = arguments.code or code_digest(*code_modules(settings["source"]))
     outputs = [arguments.output, manifest.path_of(arguments.output)]
     with RunRecord(arguments.output.with_suffix(".json"), outputs=outputs, settings=settings, code=code) as record:

@@ -12,9 +12,11 @@ from headstrong.data import manifest
 from headstrong.data.build import BAD_IMAGES, build_pictures, picture_modules
 from headstrong.provenance import RunRecord, code_digest
 
+KINDS = {"source": str, "domain": str, "split": str, "size": list, "count": int | None, "seed": int}
+
 
 def main(arguments):
-    settings = program.read_json("--settings", arguments.settings)
+    settings = program.read_settings(arguments.settings, KINDS)
     if arguments.on_bad_image not in (None, settings.get("on_bad_image", "fail")):
         settings["on_bad_image"] = arguments.on_bad_image
     code = arguments.code or code_digest(*picture_modules(settings["source"]))

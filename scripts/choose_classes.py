@@ -12,11 +12,13 @@ from headstrong import program
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
+KINDS = {"family": str, "label": str, "important": dict, "ranking": str}
+
 
 def main(arguments):
-    settings = program.read_json("--settings", arguments.settings)
+    settings = program.read_settings(arguments.settings, KINDS)
 
-    from headstrong.class_choice import choose  # late: torch takes seconds, --help should not
+    from headstrong.class_choice import choose  # late: torch takes seconds, --help and mistakes should not
     from headstrong.devices import take_device
     from headstrong.runtime import reproducible
 

@@ -14,6 +14,8 @@ from headstrong.errors import ConfigError
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
+ATTACK = {"family", "norm", "epsilon", "steps"}
+
 
 def main(arguments):
     from headstrong.analysis.files import read_table  # late: pandas takes a second, --help should not
@@ -30,7 +32,10 @@ def main(arguments):
     look = program.read_json("--look", arguments.look)
     files = {"examples": arguments.generated, "importance": arguments.importance}
     read = [*filter(None, spine), *arguments.tables, *arguments.generated, *arguments.importance]
-    settings = {"attack": program.read_json("--attack", arguments.attack), "chains": arguments.chains, "look": look}
+    attack = program.read_json("--attack", arguments.attack)
+    if not isinstance(attack, dict) or set(attack) != ATTACK:
+        raise ConfigError(f"--attack: expected {', '.join(sorted(ATTACK))}, as JSON; found {arguments.attack}")
+    settings = {"attack": attack, "chains": arguments.chains, "look": look}
     facts = {"settings": settings, "code": stage_code("draw_figures"), "inputs": read, "outputs": [arguments.output]}
     # Beside the folder: Snakemake owns all that is in it.
     with RunRecord(arguments.output.absolute().with_name("draw_figures.json"), **facts):

@@ -15,11 +15,13 @@ from headstrong.errors import ConfigError
 from headstrong.jobs import generated_job_from_dict
 from headstrong.provenance import RunRecord, code_digest
 
+FORMS = {"generator": "ID=PATH", "victim": "VICTIMS/TASK=PATH", "data": "TASK=PATH", "train": "TASK=PATH"}
+
 
 def main(arguments):
-    fields, job = program.read_job(arguments.job, generated_job_from_dict)
-    given = {name: paths_of(getattr(arguments, name), name) for name in ("generator", "victim", "data", "train")}
+    given = {name: program.named_paths(f"--{name}", getattr(arguments, name), form) for name, form in FORMS.items()}
     victims = {victim_and_task(name): path for name, path in given["victim"].items()}
+    fields, job = program.read_job(arguments.job, generated_job_from_dict)
 
     from headstrong.devices import take_device
     from headstrong.generated import evaluate_family  # late: torch takes seconds, --help and mistakes should not
@@ -48,24 +50,11 @@ def main(arguments):
         record.add(sha256=record.digest(arguments.output), weights=weights)
 
 
-def paths_of(given, option):
-    """Paths by what stands before the "="; ConfigError, naming the option, for another text and for a name twice."""
-    found = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise ConfigError(f"--{option} {text}: expected NAME=PATH")
-        if name in found:
-            raise ConfigError(f"--{option} {name}: given twice")
-        found[name] = Path(path)
-    return found
-
-
 def victim_and_task(name):
     """The two parts of VICTIMS/TASK; ConfigError for another text."""
     victims, slash, task = name.partition("/")
     if not (victims and slash and task):
-        raise ConfigError(f"--victim {name}: expected VICTIMS/TASK=PATH")
+        raise ConfigError(f"--victim {name}: expected {FORMS['victim']}")
     return victims, task
 
 
@@ -73,10 +62,12 @@ if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     parser.add_argument("--job", required=True, help="the job of the family: JSON, or @FILE with JSON")
     several = {"action": "append", "default": []}
-    parser.add_argument("--generator", **several, metavar="ID=PATH", help="safetensors file of one set of generators")
-    parser.add_argument("--victim", **several, metavar="VICTIMS/TASK=PATH", help="safetensors file of one victim")
-    parser.add_argument("--data", **several, metavar="TASK=PATH", help="cache of a task's test images")
-    parser.add_argument("--train", **several, metavar="TASK=PATH", help="dense: cache of a task's training images")
+    parser.add_argument(
+        "--generator", **several, metavar=FORMS["generator"], help="safetensors file of one set of generators"
+    )
+    parser.add_argument("--victim", **several, metavar=FORMS["victim"], help="safetensors file of one victim")
+    parser.add_argument("--data", **several, metavar=FORMS["data"], help="cache of a task's test images")
+    parser.add_argument("--train", **several, metavar=FORMS["train"], help="dense: cache of a task's training images")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")
     parser.add_argument("--perturbations", type=Path, required=True, help="folder for the universal perturbations")
     program.add_machine_options(parser)

@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.errors import ConfigError
 from headstrong.jobs import hidden_job_from_dict, to_dict
 from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
+    copies = program.named_paths("--copy", arguments.copy, "ACCESS=FILE, e.g. heads=weights.safetensors")
     _, job = program.read_job(arguments.job, hidden_job_from_dict)
-    copies = dict(named_path(text) for text in arguments.copy)
 
     from headstrong.devices import take_device
     from headstrong.hidden_evaluation import evaluate  # late: torch takes seconds, --help should not
@@ -43,14 +42,6 @@ def main(arguments):
             code=code,
         )
         record.add(sha256=record.digest(arguments.output), victim=record.digest(arguments.victim))
-
-
-def named_path(text):
-    """Access and path of ACCESS=FILE; ConfigError for another text."""
-    access, equals, path = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--copy {text}: expected ACCESS=FILE, e.g. heads=weights.safetensors")
-    return access, Path(path)
 
 
 if __name__ == "__main__":

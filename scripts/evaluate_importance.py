@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from headstrong import program
-from headstrong.errors import ConfigError
 from headstrong.jobs import importance_job_from_dict, to_dict
 from headstrong.provenance import RunRecord, code_digest
 
 
 def main(arguments):
+    form = "validation=FILE or test=FILE"
+    pictures = program.named_paths("--data", arguments.data, form, names=("validation", "test"))
     _, job = program.read_job(arguments.job, importance_job_from_dict)
-    pictures = dict(named_path(text) for text in arguments.data)
 
     from headstrong.devices import take_device
     from headstrong.importance import evaluate  # late: torch takes seconds, --help should not
@@ -41,14 +41,6 @@ def main(arguments):
             code=code,
         )
         record.add(sha256=record.digest(arguments.output))
-
-
-def named_path(text):
-    """Split and path of SPLIT=FILE; ConfigError for another text or split."""
-    name, equals, path = text.partition("=")
-    if not equals or name not in ("validation", "test"):
-        raise ConfigError(f"--data {text}: expected validation=FILE or test=FILE")
-    return name, Path(path)
 
 
 if __name__ == "__main__":

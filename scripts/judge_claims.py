@@ -9,16 +9,20 @@ import sys
 from pathlib import Path
 
 from headstrong import program
+from headstrong.errors import ConfigError
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
 
 def main(arguments):
-    from headstrong.analysis.claims import build_table  # late: pandas takes a second, --help should not
+    settings = program.read_settings(arguments.settings, {"protocol": dict, "seed": int, "bootstrap": int})
+    if arguments.evaluations and not arguments.plan:
+        raise ConfigError("--evaluations: --plan is missing; give the plan.csv of the models in that folder")
+
+    from headstrong.analysis.claims import build_table  # late: pandas takes a second, --help and mistakes should not
     from headstrong.analysis.files import write_table
     from headstrong.analysis.plan import evaluations_of
 
-    settings = program.read_json("--settings", arguments.settings)
     inputs = [*arguments.tables, *([arguments.plan] if arguments.plan else [])]
     if arguments.evaluations:
         inputs += evaluations_of(arguments.evaluations, arguments.plan)

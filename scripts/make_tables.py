@@ -12,18 +12,21 @@ from headstrong import program
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
+ATTACK = {"family": str | None, "norm": str, "epsilon": float, "steps": int | None}
+
 
 def main(arguments):
-    from headstrong.analysis.build import build_tables  # late: pandas takes a second, --help should not
+    settings = program.read_settings(arguments.settings, ATTACK | {"seed": int, "bootstrap": int})
+
+    from headstrong.analysis.build import build_tables  # late: pandas takes a second, --help and mistakes should not
     from headstrong.analysis.files import read_table, write_tables
     from headstrong.analysis.plan import read_plan
     from headstrong.analysis.tables import choose_attack
 
-    settings = program.read_json("--settings", arguments.settings)
     facts = {"code": stage_code("make_tables"), "inputs": [arguments.vulnerability, arguments.plan]}
     with RunRecord(arguments.output / "make_tables.json", settings=settings, **facts) as record:
         vulnerability = read_table(arguments.vulnerability)
-        attack = {key: settings[key] for key in ("family", "norm", "epsilon", "steps")}
+        attack = {key: settings[key] for key in ATTACK}
         choice = choose_attack(vulnerability, **attack)
         made = build_tables(
             vulnerability, read_plan(arguments.plan), choice, seed=settings["seed"], draws=settings["bootstrap"]

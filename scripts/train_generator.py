@@ -8,24 +8,20 @@
 """
 
 import sys
-from pathlib import Path
 
 from headstrong import program
 from headstrong.jobs import generator_job_from_dict, to_dict
 from headstrong.provenance import RunRecord, code_digest
 
 
-def by_task(items):
-    """Paths by task, of TASK=PATH each."""
-    return {task: Path(path) for task, _, path in (item.partition("=") for item in items)}
-
-
 def main(arguments):
-    from headstrong.devices import take_device
-    from headstrong.generator_training import train  # late: torch takes seconds, --help should not
-
+    victims = program.named_paths("--victim", arguments.victim, "TASK=PATH")
+    data = program.named_paths("--data", arguments.data, "TASK=PATH")
     _, job = program.read_job(arguments.job, generator_job_from_dict)
-    victims, data = by_task(arguments.victim), by_task(arguments.data)
+
+    from headstrong.devices import take_device
+    from headstrong.generator_training import train  # late: torch takes seconds, --help and mistakes should not
+
     code = arguments.code or code_digest("headstrong.generator_training")
     facts = {"code": code, "threads": arguments.threads}
     facts |= {"inputs": [*victims.values(), *data.values()], "outputs": [arguments.weights, arguments.history]}

@@ -16,11 +16,12 @@ from headstrong.provenance import RunRecord, training_code
 
 
 def main(arguments):
-    from headstrong.devices import take_device  # late: torch takes seconds, --help should not
+    snapshots = program.once("--snapshot", arguments.snapshot)
+    _, job = program.read_job(arguments.job, training_job_from_dict)
+
+    from headstrong.devices import take_device  # late: torch takes seconds, --help and mistakes should not
     from headstrong.training import train
 
-    _, job = program.read_job(arguments.job, training_job_from_dict)
-    snapshots = dict(arguments.snapshot)
     code = arguments.code or training_code(job.adversarial is not None)
     facts = {"code": code, "threads": arguments.threads}
     facts |= {"inputs": [arguments.data], "outputs": [arguments.weights, arguments.history, *snapshots.values()]}

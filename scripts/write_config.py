@@ -10,15 +10,28 @@ import yaml
 
 from headstrong import program
 from headstrong.configfiles import as_yaml, parse
+from headstrong.errors import ConfigError
 from headstrong.provenance import RunRecord, write_atomically
 from headstrong.stages import stage_code
 
 
 def main(arguments):
-    config = parse(yaml.safe_load(program.text_or_file(arguments.settings)))
+    config = parse(read_yaml(arguments.settings))
     facts = {"code": stage_code("write_config"), "outputs": [arguments.output]}
     with RunRecord(arguments.output.with_name("write_config.json"), **facts):
         write_atomically(arguments.output, as_yaml(config))
+
+
+def read_yaml(given):
+    """What --settings says in YAML, given as text or as @FILE; ConfigError where it is not keys and values."""
+    try:
+        settings = yaml.safe_load(program.text_or_file(given))
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        said = " ".join(str(error).split())  # values that YAML has a type for, as dates, raise Python's own errors
+        raise ConfigError(f"--settings: expected YAML, or @FILE with YAML: {said[:200]}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"--settings: expected keys and values in YAML, found a {type(settings).__name__}")
+    return settings
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from headstrong.provenance import RunRecord, write_atomically
 from headstrong.stages import stage_code
 from headstrong.study import COLUMNS, models_of, rows
 
+KINDS = {"seed": int, "tasks": str, "epochs": int, "sections": dict, "lambdas": dict}
+
 
 def main(arguments):
-    settings = program.read_json("--settings", arguments.settings)
+    settings = program.read_settings(arguments.settings, KINDS)
     facts = {"settings": settings, "code": stage_code("write_plan"), "outputs": [arguments.output]}
     with RunRecord(arguments.output.with_name("write_plan.json"), **facts):
         table = io.StringIO()

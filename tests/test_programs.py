@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import checkout
+from headstrong import program
 from headstrong.provenance import ROOT
 from headstrong.study import COLUMNS
 
@@ -79,6 +81,7 @@ def test_a_job_that_is_none_is_one_line(tmp_path, job, expected):
             "--tables: colours.csv: nothing is drawn from a table of this name here; generated",
         ),
         (["--tables", "settings.csv"], "--tables: settings.csv"),
+        ([], "--attack: expected epsilon, family, norm, steps, as JSON; found {}"),
         (["--vulnerability", "vulnerability.csv"], "--vulnerability, --plan, --surrogates: give all three"),
     ],
 )
@@ -97,6 +100,149 @@ def test_a_snapshot_that_is_none_is_refused(tmp_path, given):
     assert result.returncode == 2
     assert f"{given!r}: expected EPOCH=PATH" in result.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+def said(tmp_path, *command: str) -> str:
+    """What a program ends with that refuses its arguments: one line, code 2, and nothing was written."""
+    result = run(*command)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert not list(tmp_path.iterdir())
+    return line
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "form"),
+    [
+        ("evaluate_generators", "--generator", "ID=PATH"),
+        ("evaluate_generators", "--victim", "VICTIMS/TASK=PATH"),
+        ("evaluate_generators", "--data", "TASK=PATH"),
+        ("evaluate_generators", "--train", "TASK=PATH"),
+        ("evaluate_hidden", "--copy", "ACCESS=FILE"),
+        ("evaluate_importance", "--data", "validation=FILE or test=FILE"),
+        ("train_generator", "--victim", "TASK=PATH"),
+        ("train_generator", "--data", "TASK=PATH"),
+    ],
+)
+def test_named_paths_are_refused_alike(tmp_path, script, option, form):
+    out = str(tmp_path / "out")
+    training = ["--victim", "room=v", "--data", "room=d", "--weights", out, "--history", out, "--work", out]
+    others = {
+        "evaluate_generators": ["--output", out, "--perturbations", out],
+        "evaluate_hidden": ["--victim", "v", "--test", "t", "--output", out],
+        "evaluate_importance": ["--classes", "c", "--weights", "w", "--output", out],
+        "train_generator": training,
+    }[script]
+    command = [f"scripts/{script}.py", "--job", "{}", *others, "--device", "cpu", option]
+    for mistake in ("studio", "studio=", "=a.h5"):
+        assert said(tmp_path, *command, mistake).startswith(f"error: {option} {mistake}: expected {form}")
+    name = {"--victim": "own/studio", "--data": "test"}.get(option, "studio")
+    twice = said(tmp_path, *command, f"{name}=a.h5", option, f"{name}=b.h5")
+    assert twice == f"error: {option} {name}: given twice; give it once"
+
+
+def test_a_split_that_is_none_is_refused(tmp_path):
+    paths = ["--classes", "c", "--weights", "w", "--output", str(tmp_path / "out")]
+    line = said(tmp_path, "scripts/evaluate_importance.py", "--job", "{}", *paths, "--data", "train=a.h5")
+    assert line == "error: --data train=a.h5: expected validation=FILE or test=FILE"
+
+
+@pytest.mark.parametrize("again", ["3", "03"])
+def test_a_snapshot_of_one_epoch_given_twice_is_refused(tmp_path, again):
+    paths = ["--data", "d", "--weights", str(tmp_path / "w"), "--history", str(tmp_path / "h"), "--work", str(tmp_path)]
+    given = ["--snapshot", "3=a.safetensors", "--snapshot", f"{again}=b.safetensors"]
+    line = said(tmp_path, "scripts/train_model.py", "--job", "{}", *paths, *given)
+    assert line == "error: --snapshot 3: given twice; give it once"
+
+
+def test_named_paths_keep_their_order_and_what_follows_the_first_sign():
+    found = program.named_paths("--data", ["b=x/y=1.h5", "a=z"], "TASK=PATH")
+    assert list(found.items()) == [("b", Path("x/y=1.h5")), ("a", Path("z"))]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "study: [unfinished",
+        "study: {a: }}",
+        "\t- x",
+        "when: 2024-13-45",
+        "{? [a] : b}: c",
+        "a: !!python/none x",
+        "- a",
+        "",
+    ],
+)
+def test_a_configuration_that_is_no_yaml_is_one_line(tmp_path, settings):
+    line = said(tmp_path, "scripts/write_config.py", "--output", str(tmp_path / "config.yaml"), "--settings", settings)
+    assert line.startswith("error: --settings: expected ")
+
+
+def test_the_line_of_a_slip_in_a_configuration_file_is_named(tmp_path):
+    file = tmp_path / "settings.yaml"
+    for content, expected in ((b"study:\n  name: [x\n", "line 3"), (b"a: \xff\n", "utf-8")):
+        file.write_bytes(content)
+        result = run("scripts/write_config.py", "--output", str(tmp_path / "c.yaml"), "--settings", f"@{file}")
+        (line,) = result.stderr.splitlines()
+        assert result.returncode == 2
+        assert line.startswith("error: --settings: expected YAML, or @FILE with YAML")
+        assert expected in line
+
+
+ATTACK = '"family": "pgd", "norm": "linf", "epsilon": 0.03, "steps": 25, "bootstrap": 9'
+OBJECTS = '"source": "objects", "domain": "room", "split": "test", "count": 1, "seed": 0'
+ROOMS = '"source": "rooms", "split": "test", "size": [8, 8], "count": 1'
+PLAN = '"tasks": "sd", "epochs": 1, "sections": {}, "lambdas": {}'
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "expected"),
+    [
+        ("build_pictures", OBJECTS, "size is missing"),
+        ("build_pictures", '"source": "objects", "seed": 0', "domain, split, size, count are missing"),
+        ("build_pictures", f'{OBJECTS}, "size": 64', "size is 64, expected a list"),
+        ("build_data", ROOMS, "seed, antialias are missing"),
+        ("build_data", ROOMS.replace("rooms", "room"), "source 'room' is unknown"),
+        ("build_data", ROOMS.replace("rooms", "nyuv2"), "classes is missing"),
+        ("make_tables", ATTACK, "seed is missing"),
+        ("make_tables", '"seed": 0', "family, norm, epsilon, steps, bootstrap are missing"),
+        ("make_tables", f'{ATTACK}, "seed": null', "seed is null, expected a whole number"),
+        ("make_tables", ATTACK.replace("0.03", '"8/255"') + ', "seed": 0', 'epsilon is "8/255", expected a number'),
+        ("judge_claims", '"seed": 0, "bootstrap": 9', "protocol is missing"),
+        ("judge_claims", '"seed": 0, "bootstrap": 9, "protocol": "mine"', 'protocol is "mine", expected an object'),
+        ("write_plan", PLAN, "seed is missing"),
+        ("choose_classes", "", "family, label, important, ranking are missing"),
+    ],
+)
+def test_settings_that_lack_something_are_one_line(tmp_path, script, settings, expected):
+    paths = {
+        "make_tables": ["--vulnerability", "v.csv", "--plan", "p.csv"],
+        "judge_claims": ["--tables", "t.csv"],
+        "choose_classes": ["--pictures", "p.h5", "--recall", str(tmp_path / "recall.csv")],
+    }.get(script, [])
+    line = said(
+        tmp_path, f"scripts/{script}.py", *paths, "--output", str(tmp_path / "out"), "--settings", f"{{{settings}}}"
+    )  # fmt: skip
+    assert line.startswith(f"error: --settings: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("[]", "expected an object with source, domain, split, size, count, seed, found []"),
+        ("[" * 99999, "expected JSON, or @FILE with JSON: "),
+    ],
+)
+def test_settings_that_are_none_are_one_line(tmp_path, settings, expected):
+    line = said(tmp_path, "scripts/build_pictures.py", "--output", str(tmp_path / "out"), "--settings", settings)
+    assert line.startswith(f"error: --settings: {expected}")
+
+
+def test_evaluations_without_a_plan_are_one_line(tmp_path):
+    given = ["--tables", "t.csv", "--evaluations", "e", "--output", str(tmp_path / "claims.csv")]
+    settings = '{"seed": 0, "bootstrap": 9, "protocol": {}}'
+    line = said(tmp_path, "scripts/judge_claims.py", *given, "--settings", settings)
+    assert line == "error: --evaluations: --plan is missing; give the plan.csv of the models in that folder"
 
 
 def test_a_weights_file_that_is_none_is_refused(tmp_path):

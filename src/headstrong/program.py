@@ -10,9 +10,9 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from headstrong import locks, warm
 from headstrong.errors import ConfigError, UserError
@@ -23,6 +23,16 @@ CHECKPOINT_VARIABLE = "HEADSTRONG_CHECKPOINT_MINUTES"  # where a cluster kills w
 # differently. Read when numpy is imported, so programs import this module first.
 os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
 Job = TypeVar("Job")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_IN_JSON = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
 DEVICE_HELP = "auto: a GPU that no other job has, the CPU without one; or cpu, cuda, cuda:1, ..."
 
 
@@ -111,7 +121,7 @@ def read_json(option: str, given: str) -> Any:
     """What an argument says in JSON, given as text or as @FILE. Raises ConfigError, naming the option."""
     try:
         return json.loads(text_or_file(given))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{option}: expected JSON, or @FILE with JSON: {error}") from None
 
 
@@ -125,6 +135,62 @@ def read_job(given: str, make: Callable[[dict[str, Any]], Job]) -> tuple[dict[st
         raise ConfigError(
             f"--job: not a job of this program ({type(error).__name__}: {error}); start from the job in a run record"
         ) from None
+
+
+def read_settings(given: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that --settings says in JSON, as text or as @FILE: an object with at least the keys of `kinds`.
+
+    kinds: key -> type of its value in JSON, as in `int | None`. Raises ConfigError, naming the option, for another
+    text, for all keys that are missing, and for a value of another type.
+    """
+    settings = read_json("--settings", given)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"--settings: expected an object with {', '.join(kinds)}, found {_shown(settings)}")
+    check_settings(settings, kinds)
+    return settings
+
+
+def check_settings(settings: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """ConfigError, naming --settings, where they are not as `kinds` says (see `read_settings`)."""
+    missing = [key for key in kinds if key not in settings]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise ConfigError(f"--settings: {', '.join(missing)} {are} missing; start from the settings in a run record")
+    for key, kind in kinds.items():
+        allowed = get_args(kind) or (kind,)
+        if not isinstance(settings[key], (*allowed, int) if float in allowed else allowed):
+            expected = " or ".join(_IN_JSON[one] for one in allowed)
+            raise ConfigError(f"--settings: {key} is {_shown(settings[key])}, expected {expected}")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def named_paths(option: str, given: Iterable[str], form: str, names: Collection[str] = ()) -> dict[str, Path]:
+    """Paths by what stands before the first "=", of an option that may be given several times.
+
+    form: how one is to be given, as in TASK=PATH. names: those there are; empty: any. Raises ConfigError, naming the
+    option, for a text of another form and for a name given twice.
+    """
+    found = []
+    for text in given:
+        name, _, path = text.partition("=")
+        if not (name and path) or (names and name not in names):
+            raise ConfigError(f"{option} {text}: expected {form}")
+        found.append((name, Path(path)))
+    return once(option, found)
+
+
+def once(option: str, pairs: Iterable[tuple[Key, Value]]) -> dict[Key, Value]:
+    """Values by key; ConfigError, naming the option, for a key that comes twice."""
+    found: dict[Key, Value] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ConfigError(f"{option} {key}: given twice; give it once")
+        found[key] = value
+    return found
 
 
 def text_or_file(value: str) -> str:

@@ -29,23 +29,37 @@ ENCODERS_BY_SIZE = (
 # What sets a model apart from a plain one: shared blocks, adversarial training, another protocol.
 APART = ("layout", "adversarial", "switches")
 _CELL_COLUMNS = ("model", "encoder", "weighting", "epochs", "main", "auxiliary", "size", "own")
+# What every row says; where a row is cut short, it does not.
+_FORMS = {"main": f"[{''.join(TASKS)}]", "auxiliary": f"[{''.join(TASKS)}]*", "epochs": "[0-9]+", "seed": "[0-9]+"}
 Row = dict[str, Any]
 
 
 def read_plan(path: Path) -> pd.DataFrame:
     """plan.csv as a frame with the plan's columns (epochs an integer, the others text; nothing to say: "").
 
-    Raises MissingDataError when it is absent, BrokenFileError when columns are missing or an id comes twice.
+    Raises MissingDataError when it is absent, BrokenFileError when it is empty or damaged, when columns are missing and
+    when an id comes twice.
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: no plan; write it with the workflow's plan step")
-    plan = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        plan = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if not isinstance(plan.index, pd.RangeIndex):  # pandas takes what is too much for names of the rows
+            raise ValueError("rows have more fields than the first line")
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BrokenFileError(f"{path}: not a plan ({reason}); delete it and write the plan again") from None
     lacking = [column for column in COLUMNS if column not in plan.columns]
     if lacking:
         raise BrokenFileError(f"{path}: columns {', '.join(lacking)} are missing; write the plan again")
     if plan["id"].duplicated().any():
         twice = plan.loc[plan["id"].duplicated(), "id"].iloc[0]
         raise BrokenFileError(f"{path}: id {twice} comes twice; write the plan again")
+    for column, form in _FORMS.items():
+        wrong = plan.loc[plan[column].str.fullmatch(form).eq(False)]
+        if len(wrong):
+            model, value = wrong[["id", column]].iloc[0]
+            raise BrokenFileError(f"{path}: {column} of {model!r} is {value!r}; delete it and write the plan again")
     return plan.assign(epochs=plan["epochs"].astype(int))
 
 
