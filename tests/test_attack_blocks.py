@@ -1,8 +1,9 @@
 """What the report makes of the tables about attacks."""
 
 import pandas as pd
+import pytest
 
-from headstrong.report import attack_blocks
+from headstrong.report import attack_blocks, page
 
 
 def test_balancers_are_compared_where_dgba_was_run():
@@ -76,3 +77,47 @@ def test_a_table_that_is_absent_or_empty_leaves_an_empty_list():
     found = attack_blocks.context({"flags": pd.DataFrame(columns=["model", "flag", "message"])})
     assert found["flags"] == []
     assert found["balanced"] == []
+
+
+def section(**tables):
+    """The page's section about attacks, made of these tables."""
+    return page._environment().get_template("attacks.html").render(attack_blocks.context(tables))
+
+
+def test_warnings_that_were_not_recorded_are_not_none_at_all():
+    none, unknown = "No attack of this study gave a warning", "Not recorded: the results folder has no"
+    clear = section(flags=pd.DataFrame(columns=["model", "flag", "message"]))
+    assert none in clear
+    assert unknown not in clear
+    silent = section()
+    assert none not in silent
+    assert unknown in silent
+    warned = section(flags=pd.DataFrame([{"model": "m", "flag": "noise", "message": "weaker than noise"}]))
+    assert "m: weaker than noise" in warned
+    assert none not in warned
+    assert unknown not in warned
+
+
+def transfers(layouts):
+    """A table of one row per model, of these layouts."""
+    same = {"encoder": "e", "adversarial": "", "stepper": "pgd", "norm": "linf", "epsilon": 8 / 255, "steps": 10}
+    values = {"shared_fraction": 1.0, "own": -0.5, "relative_performance": -0.1, "ratio": 0.2}
+    return pd.DataFrame(
+        [{**same, **values, "model": f"m{place}", "layout": layout} for place, layout in enumerate(layouts)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("layouts", "rows", "caption"),
+    [
+        ([""] * 20, 20, ""),
+        ([""] * 21, 20, "The first 20 of 21 models and attacks"),
+        (["", "late", "early"], 2, "Branched models only: 2 of 3 models and attacks"),
+        (["late"] * 25, 25, ""),
+    ],
+)
+def test_transfer_says_where_it_shows_some_of_its_rows(layouts, rows, caption):
+    text = section(transfer=transfers(layouts))
+    assert text.count('<tr><th scope="row">') == rows
+    assert caption in text
+    assert ("<caption>" in text) == ("tables/transfer.csv" in text) == bool(caption)

@@ -16,6 +16,8 @@ import pytest
 
 import browser
 import thousand
+from headstrong.analysis import audit
+from headstrong.analysis.audit_finding import NO, OPEN, YES
 from headstrong.errors import BrokenFileError
 from headstrong.figures.generated_pictures import palette
 from headstrong.report import evidence, model_data, page, pictures, program_text
@@ -28,7 +30,11 @@ CLAIMS = pd.DataFrame(
     columns=list(evidence.CLAIM_COLUMNS),
 )  # fmt: skip
 FINDINGS = pd.DataFrame(
-    [("A1", "ghamizi2022", "Table 1", "mean of row s", 0.86, 0.82, False, "mean of five cells")],
+    [
+        ("A1", "ghamizi2022", "Table 1", "mean of row s", "0.86", "0.82", NO, "mean of five cells"),
+        ("A2", "ghamizi2022", "Table 1", "mean of row d", "0.5", "0.5", YES, "mean of five cells"),
+        ("A3", "ghamizi2022", "Table 3", "r of early epochs", "not run", "0.55", OPEN, "pooled"),
+    ],
     columns=list(evidence.AUDIT_COLUMNS),
 )
 MODEL = "weighted-resnet18-s_D"
@@ -120,6 +126,36 @@ def test_claims_and_audit_are_shown_as_text(study: Path) -> None:
     assert "0.150 to 0.590" in text
     assert "−3.10 to 0.600" in text
     assert "mean of five cells" in text
+
+
+def test_the_audit_keeps_its_three_answers() -> None:
+    findings = audit.findings()
+    shown = evidence.audit_rows(findings)
+    assert [row["answer"] for row in shown["rows"]] == list(findings["agrees"])
+    said = findings["agrees"].value_counts()
+    assert {one["answer"]: one["number"] for one in shown["counts"]} == {key: said[key] for key in (YES, NO, OPEN)}
+    marks = {row["answer"]: (row["sign"], row["words"], row["kind"]) for row in shown["rows"]}
+    assert marks == {
+        YES: ("✓", "agrees", "reproduced"),
+        NO: ("✗", "differs", "contradicted"),
+        OPEN: ("?", OPEN, "not-decidable"),
+    }
+
+
+def test_an_answer_of_the_audit_that_is_none_is_named() -> None:
+    with pytest.raises(BrokenFileError, match="audit: answer 'perhaps'"):
+        evidence.audit_rows(FINDINGS.assign(agrees="perhaps"))
+
+
+def test_the_page_says_the_answers_of_the_audit_and_where_they_are_from(study: Path, tab: browser.Browser) -> None:
+    tab.open(address(study))
+    counts, first, *_ = tab.run("[...document.querySelectorAll('#audit ~ p')].map((one) => one.innerText)")
+    assert " ".join(counts.split()) == "✓ 1 agrees ✗ 1 differs ? 1 not decidable"
+    rows = tab.run("[...document.querySelectorAll('table.audit tbody th')].map((one) => one.innerText.trim())")
+    assert rows == ["✗ differs", "✓ agrees", "? not decidable"]
+    assert "No result of this study" not in first  # of runs there are some, which may be this study's
+    assert "results/reference" in first
+    assert not audit.findings().query("table.str.startswith('our runs')").empty  # those that the sentence is about
 
 
 def test_a_verdict_that_is_none_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from headstrong.analysis import baselines, build, plan, surrogates, tables, vuln
 from headstrong.analysis.files import write_table
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.figures import gallery
+from headstrong.protocol import ProtocolConfig
 from headstrong.report import blocks, facts, page, protocol
 
 SETTINGS = {
@@ -193,6 +194,34 @@ def test_page_states_what_is_missing(full: Path, tmp_path: Path) -> None:
         assert words in text, words
     with pytest.raises(MissingDataError, match="no plan"):
         page.render(tmp_path / "nowhere", tmp_path / "x.html", settings={})
+
+
+ENCODED = "mean squared errors per pixel and channel of the encoded target"
+
+
+@pytest.mark.parametrize(
+    ("switches", "said", "unsaid"),
+    [
+        ({"depth": "encoded"}, [ENCODED], ["square metres", "in metres"]),
+        ({"depth": "metres"}, ["d and D in square metres, the others encoded", "ours are in metres"], [ENCODED]),
+        ({"error_pixels": "valid"}, ["over the pixels that have a label"], ["over all pixels"]),
+        ({"error_pixels": "all"}, ["over all pixels, those without a label"], ["over the pixels that have a label"]),
+        ({"miou": "all"}, ["unlabelled pixels being a class"], ["over labelled pixels"]),
+        ({"normals": "cosine"}, ["The loss of n says nothing"], []),
+        ({"normals": "l1"}, [], ["The loss of n says nothing"]),
+    ],
+)
+def test_page_words_its_errors_by_the_protocol(
+    full: Path, tmp_path: Path, switches: dict[str, str], said: list[str], unsaid: list[str]
+) -> None:
+    settings = {**SETTINGS, "protocol": {**ProtocolConfig().resolved(), **switches}}
+    page.render(full, tmp_path / "report.html", settings=settings)
+    text = Page((tmp_path / "report.html").read_text()).text
+    errors = text.partition("Clean errors against a constant prediction")[2].partition("Can robustness be told")[0]
+    for words in said:
+        assert words in errors, words
+    for words in unsaid:
+        assert words not in errors, words
 
 
 def test_page_of_a_thousand_models_stays_small(full: Path, tmp_path: Path) -> None:

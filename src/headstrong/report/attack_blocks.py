@@ -20,11 +20,13 @@ TABLES = {
     "flags": "the attacks' checks of themselves",
     "programs": "integer programs",
 }
+MOST = 20  # rows of the table of transfer, where no model is branched
 THEOREM_2 = ("mean_gradient", "theorem_2", "independent", "zero_mean", "equal_variance", "mean_cosine")
 
 
 def context(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Everything the template asks for, by name; an empty list for a table that is absent or has no rows."""
+    """Everything the template asks for, by name; an empty list for a table that is absent or has no rows. But flags is
+    None without its table: what was not recorded is not the same as no warning."""
     makers = {
         "balanced": balancers,
         "programs": programs,
@@ -36,10 +38,11 @@ def context(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "table_2": table_2,
     }
     sources = {name: name for name in makers} | {"marginal_bound": "marginal"}
-    return {
+    found: dict[str, Any] = {
         name: make(tables[source]) if (source := sources[name]) in tables and len(tables[source]) else []
         for name, make in makers.items()
     }
+    return found if "flags" in tables else {**found, "flags": None}
 
 
 def _percent(value: Any, digits: int = 3) -> str:
@@ -108,10 +111,11 @@ def programs(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def transfer(table: pd.DataFrame) -> list[dict[str, Any]]:
+def transfer(table: pd.DataFrame) -> dict[str, Any]:
     """How much of an attack's damage to its own task reaches the others, by model and attack: the median ratio.
 
-    table: transfer.csv. Branched models only where there are any, else no more than the first 20 rows.
+    table: transfer.csv. rows: those of branched models where there are any, else no more than the first MOST. of: how
+    many there are of all models. branched: whether there are any.
     """
     rows = []
     keys = ["model", "encoder", "adversarial", "stepper", "norm", "epsilon", "steps"]
@@ -130,7 +134,7 @@ def transfer(table: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     branched = [row for row in rows if row["layout"] != "–"]
-    return branched or rows[:20]
+    return {"rows": branched or rows[:MOST], "of": len(rows), "branched": bool(branched)}
 
 
 def theorem_2(table: pd.DataFrame) -> list[dict[str, Any]]:

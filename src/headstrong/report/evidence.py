@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from headstrong.analysis.audit_finding import NO, OPEN, YES
 from headstrong.errors import BrokenFileError
 from headstrong.report.blocks import number
 
@@ -18,7 +19,12 @@ CLAIM_COLUMNS = (
     "verdict", "reason",
 )  # fmt: skip
 AUDIT_COLUMNS = ("id", "paper", "table", "statement", "recomputed", "printed", "agrees", "how")
-TRUE = frozenset(["true", "1", "yes"])
+# answer of the audit -> the verdict that it looks like, and its words for one finding and for several
+ANSWERS = {
+    YES: ("reproduced", "agrees", "agree"),
+    NO: ("contradicted", "differs", "differ"),
+    OPEN: ("not decidable", OPEN, OPEN),
+}
 Row = dict[str, Any]
 
 
@@ -56,7 +62,7 @@ def verdicts(claims: pd.DataFrame | None) -> Row:
             "effect": shown(row["effect"]),
             "interval": f"{shown(row['low'])} to {shown(row['high'])}" if row["low"] and row["high"] else "",
             "sign": SIGNS[row["verdict"]],
-            "kind": row["verdict"].replace(" ", "-"),
+            "kind": _kind(row["verdict"]),
         }
         for row in claims.to_dict("records")
     ]
@@ -64,27 +70,43 @@ def verdicts(claims: pd.DataFrame | None) -> Row:
 
 
 def audit_rows(findings: pd.DataFrame | None) -> Row:
-    """The audit of the papers' printed numbers: agree and differ, counts, and rows; empty without findings. All that is
-    not said to agree counts as differing, what is not decidable too.
+    """The audit of the papers' printed numbers: counts, one per answer (answer, sign, kind, number, words), and rows,
+    one per finding with its answer (YES, NO or OPEN), sign, kind and words; empty without findings.
 
-    findings: columns AUDIT_COLUMNS. Raises BrokenFileError where one is missing.
+    findings: columns AUDIT_COLUMNS. Raises BrokenFileError where one is missing, or for an answer that is none.
     """
     if findings is None:
         return {}
     lacking = [column for column in AUDIT_COLUMNS if column not in findings.columns]
     if lacking:
         raise BrokenFileError(f"audit: columns {', '.join(lacking)} are missing")
+    unknown = sorted(set(findings["agrees"].astype(str)) - set(ANSWERS))
+    if unknown:
+        raise BrokenFileError(f"audit: answer {unknown[0]!r} is none of {', '.join(ANSWERS)}")
     rows = [
         {
             **{key: str(row[key]) for key in ("id", "paper", "table", "statement", "how")},
             "recomputed": shown(row["recomputed"]),
             "printed": shown(row["printed"]),
-            "agrees": str(row["agrees"]).lower() in TRUE,
+            **_answer(row["agrees"], 1),
         }
         for row in findings.to_dict("records")
     ]
-    agree = sum(bool(row["agrees"]) for row in rows)
-    return {"agree": agree, "differ": len(rows) - agree, "rows": rows}
+    numbers = {answer: int(findings["agrees"].eq(answer).sum()) for answer in ANSWERS}
+    counts = [{**_answer(answer, number), "number": number} for answer, number in numbers.items()]
+    return {"counts": counts, "rows": rows}
+
+
+def _answer(answer: str, findings: int) -> Row:
+    """An answer of the audit, its sign, its kind and its words for so many findings."""
+    verdict, one, several = ANSWERS[answer]
+    words = one if findings == 1 else several
+    return {"answer": answer, "sign": SIGNS[verdict], "kind": _kind(verdict), "words": words}
+
+
+def _kind(verdict: str) -> str:
+    """The class of a verdict in the page's style sheet."""
+    return verdict.replace(" ", "-")
 
 
 def shown(value: Any) -> str:

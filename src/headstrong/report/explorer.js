@@ -52,7 +52,7 @@ const plusMinus = (value, error) => number(value) + (error === null || error ===
 const taskWords = (letter) => `${letter} ${data().tasks[letter]?.title ?? ""}`.trim();
 const modelLink = (id, words = id) => element("a", { href: MODEL_HASH + id }, words);
 
-/** Relative vulnerability of a task of a model under the attack of a column; null where it was not measured. */
+/** Relative task vulnerability of a task of a model under the attack of a column; null where it was not measured. */
 function vulnerability(model, task, column) {
   const alone = model.tasks.length === 1;
   const wanted = column.balancer === "single" ? task : model.tasks;

@@ -61,7 +61,7 @@ function modelParts(id, model) {
     ),
     ...(pictures ? pictureParts(model, pictures) : []),
     element("h3", {}, "Errors, clean and under attack"),
-    element("p", {}, "Each task's error (100 − mIoU for s, mean squared error for the others). Below it its relative vulnerability: how much it grew, as a multiple of the clean error. Attacked tasks are framed."),
+    element("p", {}, "Each task's error (100 − mIoU for s, mean squared error for the others). Below it its relative task vulnerability: how much it grew, as a multiple of the clean error. Attacked tasks are framed."),
     errorTable(id, model),
   ];
 }

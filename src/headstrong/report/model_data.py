@@ -92,8 +92,8 @@ def columns_of(settings: list[Row], models: int) -> list[Row]:
 
 def results_of(vulnerability: pd.DataFrame, settings: list[Row]) -> dict[str, Row]:
     """What was measured of each model: clean {task: [error, its standard error]} and attacks, a list of
-    [setting, balancer, attacked tasks, {task: [adversarial error, relative vulnerability, its standard error]}]. From
-    vulnerability.csv and `settings_of` it."""
+    [setting, balancer, attacked tasks, {task: [adversarial error, relative task vulnerability, its standard
+    error]}]. From vulnerability.csv and `settings_of` it."""
     place = {_key(one): number for number, one in enumerate(settings)}
     found: dict[str, Row] = {}
     attacks: dict[tuple[str, str], list[Any]] = {}
@@ -140,7 +140,7 @@ def _letters(spec: Mapping[str, Any]) -> str:
 
 
 def value_of(result: Row, task: str, tasks: str, column: Row) -> float | None:
-    """Relative vulnerability of one task under the attack of a column: on that task alone, or on all the model has.
+    """Relative task vulnerability of a task under the attack of a column: on that task alone, or on all the model has.
     None where it was not measured. The attack on a single-task model's only task is both."""
     wanted = task if column["balancer"] == "single" else tasks
     alternatives = {column["balancer"], "single"} if len(tasks) == 1 else {column["balancer"]}

@@ -159,10 +159,13 @@ def _environment() -> jinja2.Environment:
 def _tables(
     vulnerability: pd.DataFrame, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Every table of the page; empty where its CSV is absent or has no rows."""
-    miou = str((settings.get("protocol") or {}).get("miou") or "labelled")
+    """Every table of the page; empty where its CSV is absent or has no rows. And what their errors are, in words."""
+    switches = settings.get("protocol") or {}
+    miou = str(switches.get("miou") or "labelled")
     constant = tables.get("baselines", pd.DataFrame(columns=["task", "predictor", "error", "n"]))
     return {
+        "errors": protocol.errors_in_words(switches),
+        "metres": switches.get("depth") == "metres",
         "clean": blocks.clean_against_constant(vulnerability, constant, miou),
         "marginal": blocks.marginal(vulnerability),
         "claims": blocks.more_vulnerable(tables["pairs"]) if "pairs" in tables else [],

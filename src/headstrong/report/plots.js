@@ -138,7 +138,7 @@ function drawScatter(one, scale, width) {
   const positive = points.every((point) => point.x > 0 && point.y > 0);
   const shown = scale === "within" && positive ? withinTasks(points) : points;
   const kind = positive && scale !== "linear" ? "log" : "linear";
-  const axis = (name) => (one.surrogate === "clean performance" ? name : `relative vulnerability, ${name}`) + (scale === "within" ? " / mean of the main task" : "");
+  const axis = (name) => (one.surrogate === "clean performance" ? name : `relative task vulnerability, ${name}`) + (scale === "within" ? " / mean of the main task" : "");
   const title = (point) =>
     `${taskWords(point.main)}${point.auxiliary ? ` with ${taskWords(point.auxiliary)}` : " alone"}` +
     `\n${one.proxy}: ${plusMinus(point.x, point.ex)}\n${one.target}: ${plusMinus(point.y, point.ey)}\n${point.model}`;

@@ -158,6 +158,30 @@ SWITCHES: Mapping[str, tuple[str, Mapping[Any, str]]] = {
 }
 
 
+COUNTED: Mapping[Any, str] = {
+    "valid": "over the pixels that have a label",
+    "all": "over all pixels, those without a label as if their truth were 0",
+}
+CONVENTIONS: Mapping[Any, str] = {
+    "labelled": "over labelled pixels",
+    "all": "with unlabelled pixels being a class of their own",
+}
+
+
+def errors_in_words(protocol: Mapping[str, Any]) -> str:
+    """What the errors of a study are under its resolved switches, as docs/protocols.md says it. Of a switch that is not
+    given nothing is said; depths are then encoded."""
+    metres = protocol.get("depth") == "metres"
+    target = "of the target (d and D in square metres, the others encoded)" if metres else "of the encoded target"
+    squared = ["mean squared errors per pixel and channel", target, COUNTED.get(protocol.get("error_pixels"), "")]
+    share = ["for s 100 − mIoU in percent", CONVENTIONS.get(protocol.get("miou"), "")]
+    words = [" ".join(part for part in parts if part) for parts in (squared, share)]
+    text = f"Errors are {'; '.join(words)}. Both are averaged over images."
+    if protocol.get("normals") == "cosine":
+        text += " The loss of n says nothing about the length of a prediction, which its error counts."
+    return text
+
+
 def in_words(protocol: Mapping[str, Any]) -> tuple[str, list[dict[str, str]]]:
     """(what the preset means, one row {switch, decides, value, meaning} per switch) of a resolved protocol.
 
