@@ -29,7 +29,8 @@ REFERENCE = ROOT / "results" / "reference"
 OF_A_KIND = 3
 PACKED_FROM, LEFT_OUT_FROM = 2**20, 5 * 10**6  # bytes
 BESIDE_RECORDS = ("history.csv",)  # small, and what a curve of the page is drawn from
-OWN = ("overlay.yaml", "stages.csv")  # what a reference folder has of its own, and keeps
+# What a reference folder has of its own, and keeps.
+OWN = ("overlay.yaml", "stages.csv", "tables/generator_cost_published.csv")
 
 
 def keep(study: Path, folder: Path) -> list[str]:
@@ -41,9 +42,9 @@ def keep(study: Path, folder: Path) -> list[str]:
         raise MissingDataError(f"{study}: no report.html; finish the study first")
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    own = [folder / name for name in OWN if (folder / name).is_file()]
-    for path in own:
-        _copy(path, partial / path.name)
+    for name in OWN:
+        if (folder / name).is_file():
+            _copy(folder / name, partial / name)
     for path in (*_top(study), *_figures(study), *_records(study)):
         _copy(path, partial / path.relative_to(study))
     too_large = [path.name for path in sorted(study.glob("tables/*")) if not _keep_table(path, partial / "tables")]

@@ -80,9 +80,11 @@ def test_what_lay_there_goes_but_what_a_reference_has_of_its_own(tmp_path):
     study, folder = study_in(tmp_path), tmp_path / "kept"
     write(folder / "tables" / "old.csv")
     write(folder / "records" / "old.json")
-    write(folder / "overlay.yaml", "plan: null")
+    own = {"overlay.yaml", "tables/generator_cost_published.csv"}
+    for name in own:
+        write(folder / name, "1")
     kept = kept_of(study, folder)
-    assert "overlay.yaml" in kept
+    assert own <= kept
     assert not {name for name in kept if "old" in name}
     assert not (folder / "records").exists()
     assert kept_of(study, folder) == kept

@@ -27,6 +27,7 @@ JUDGED_LATER = [  # by `python -m headstrong claims FOLDER --format csv`, from t
     for path in sorted(REFERENCE.glob("*/tables/claims.csv"))
     if not path.with_name("judge_claims.json").exists()
 ]
+JUDGED = [path.parent.parent.name for path in sorted(REFERENCE.glob("*/tables/judge_claims.json"))]
 WITH_RECORDS = [path.parent.parent.name for path in sorted(REFERENCE.glob("*/tables/make_tables.json"))]
 MODELS = int(os.environ.get("HEADSTRONG_REFERENCE_MODELS", "12"))
 SEED = int(os.environ.get("HEADSTRONG_REFERENCE_SEED", "0"))
@@ -56,7 +57,7 @@ def test_the_recorded_command_makes_the_tables_again(folder, tmp_path):
         assert (study / name).read_text() == text, name
 
 
-@pytest.mark.parametrize("folder", WITH_RECORDS)
+@pytest.mark.parametrize("folder", JUDGED)
 def test_the_verdicts_follow_from_the_tables(folder, tmp_path):
     study = study_of(folder, tmp_path)
     kept = pd.read_csv(study / "tables" / "claims.csv").set_index("id")
@@ -66,7 +67,7 @@ def test_the_verdicts_follow_from_the_tables(folder, tmp_path):
     whole = {claim.id for claim in claims.CLAIMS if set(claim.columns) <= tables}
     judged, kept = (table.loc[table.index.isin(whole)] for table in (claims.of_folder(study).set_index("id"), kept))
     assert list(judged.index) == list(kept.index)
-    assert len(judged) > 20
+    assert len(judged) > (20 if (study / "plan.csv").exists() else 3)
     np.testing.assert_allclose(judged["effect"].astype(float), kept["effect"].astype(float), rtol=1e-9)
 
 
