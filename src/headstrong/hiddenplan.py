@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 PULLED = ("cf", "cf_delta", "disruption")  # by features
 SIZES = ("linf", "l2")  # lie beside the tasks in an evaluation
-ON_TASKS = ("dgba", "total", "single")  # by the visible tasks
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,6 @@ _NOUNS = {
     "make_report": ("report", "reports"),
 }
 _TABLES = ("measure_", "collect_", "make_tables", "judge_claims")
-_BY_SUFFIX = {
-    ".safetensors": "weights",
-    ".h5": "HDF5 of per-sample numbers",
-    ".png": "picture",
-    ".svg": "picture",
-    ".pdf": "picture",
-    ".npy": "universal perturbation",
-    ".csv": "table",
-}
 
 
 def group_in_words(rule: str, files: int, jobs: int) -> str:
@@ -61,6 +52,8 @@ def file_in_words(record: Record, name: str) -> str:
         return f"table {path.stem}"
     if record.rule in ("draw_figures",):
         return {"index.json": "captions of the figures", "figures": "all figures"}.get(path.name, f"figure {path.stem}")
+    if record.rule == "choose_classes" and path.suffix == ".csv":
+        return f"recall of every class, by which important ones are chosen{of}"
     if path.name == "history.csv":
         return f"losses by epoch{of}"
     if path.stem.startswith("epoch-"):
@@ -68,8 +61,7 @@ def file_in_words(record: Record, name: str) -> str:
     if path.parts[0] == "perturbations":
         return "universal perturbations" if path.suffix != ".npy" else f"universal perturbation of {path.stem}"
     noun = _NOUNS.get(record.rule, ("result", ""))[0]
-    kind = _BY_SUFFIX.get(path.suffix, "")
-    return f"{kind} of a {noun}{of}" if path.suffix == ".safetensors" else f"{noun}{of}"
+    return f"weights of a {noun}{of}" if path.suffix == ".safetensors" else f"{noun}{of}"
 
 
 def _subject(record: Record) -> str:

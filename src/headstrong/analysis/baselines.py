@@ -19,7 +19,6 @@ from headstrong.tasks import in_order
 
 COLUMNS = ("task", "predictor", "error", "n")
 MEAN = "training mean"
-BATCH = 64  # samples held in memory at once
 
 
 def majority(convention: str, confusion: bool = False) -> str:

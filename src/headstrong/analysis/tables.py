@@ -17,7 +17,6 @@ from headstrong.analysis.records import CLEAN
 from headstrong.errors import ConfigError
 from headstrong.tasks import TASKS, in_order
 
-QUANTITIES = ("clean_error", "single", "multi", "single_error", "multi_error")
 WEIGHTINGS = ("uniform", "weighted")  # parts A and B of the paper's Tables 1 and 2
 PUBLISHED_PIXELS = 256 * 256  # the published mean squared error is a sum over the pixels and channels of an image
 _RELATIVE = {"per_sample": "relative_task_vulnerability", "confusion": "relative_task_vulnerability_confusion"}
@@ -79,7 +78,7 @@ def cells(
 ) -> pd.DataFrame:
     """Every cell with its numbers: the columns of `plan.cells`, and quantity, value, standard_error, n.
 
-    quantity is one of QUANTITIES: clean_error; single and multi, the main task's relative task vulnerability when it
+    quantity: clean_error; single and multi, the main task's relative task vulnerability when it
     alone, or all tasks of the model, are attacked; single_error and multi_error, its error then. A single-task model
     has one attack, which serves both. segmentation: "per_sample", or "confusion" to take the clean error and the
     vulnerability of s from the summed confusion matrices. Quantities that were not measured are absent.

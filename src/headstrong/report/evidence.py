@@ -66,7 +66,7 @@ def verdicts(claims: pd.DataFrame | None) -> Row:
         }
         for row in claims.to_dict("records")
     ]
-    return {"counts": counts, "rows": rows, "systems": list(dict.fromkeys(row["system"] for row in rows))}
+    return {"counts": counts, "rows": rows}
 
 
 def audit_rows(findings: pd.DataFrame | None) -> Row:

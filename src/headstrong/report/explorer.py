@@ -17,7 +17,6 @@ from headstrong.report.model_data import Row
 from headstrong.report.program_text import as_json
 from headstrong.tasks import TASKS
 
-FORMAT = 1  # of the data that the programs read
 # Where the figures' colour of a task cannot be seen on a white or a dark page.
 ON_ANY_PAGE = {"#000000": "var(--ink)", "#FFFFFF": "#9467BD", "#F0E442": "#B8A800"}
 
@@ -43,7 +42,6 @@ def context(
     own = by_own_protocol(vulnerability, plan)
     curves = results / "tables" / "curves.csv"
     data: Row = {
-        "format": FORMAT,
         "tasks": {letter: {"title": TASKS[letter].title, "colour": colour(letter)} for letter in letters(plan)},
         "settings": [{key: one[key] for key in ("words", "joint", "single")} for one in settings],
         "columns": columns,
