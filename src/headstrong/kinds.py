@@ -53,7 +53,7 @@ def file_in_words(record: Record, name: str) -> str:
     if record.rule in ("draw_figures",):
         return {"index.json": "captions of the figures", "figures": "all figures"}.get(path.name, f"figure {path.stem}")
     if record.rule == "choose_classes" and path.suffix == ".csv":
-        return f"recall of every class, by which important ones are chosen{of}"
+        return f"recall of every class{of}"
     if path.name == "history.csv":
         return f"losses by epoch{of}"
     if path.stem.startswith("epoch-"):
