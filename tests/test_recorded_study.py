@@ -204,11 +204,11 @@ def test_what_cannot_be_told_is_one_line(study, copy):
 
 
 def test_records_of_before_tell_what_they_can():
-    reference = ROOT / "results" / "reference" / "camri"
-    assert "commit" in refused(ROOT, 3, "why", str(reference / "tables" / "importance.csv"))
-    text = why(ROOT, reference / "records" / "evaluate-shapes.json")
+    reference = ROOT / "results" / "reference" / "mta"
+    assert "commit" in refused(ROOT, 3, "why", str(reference / "tables" / "generated.csv"))
+    text = why(ROOT, reference / "records" / "evaluate-domains.json")
     assert "a record of an older version" in text
-    assert "rule evaluate_importance" in text
+    assert "rule evaluate_generators" in text
 
 
 def kinds(entity) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import checkout
 from headstrong.analysis import claims
@@ -33,9 +34,15 @@ MODELS = int(os.environ.get("HEADSTRONG_REFERENCE_MODELS", "12"))
 SEED = int(os.environ.get("HEADSTRONG_REFERENCE_SEED", "0"))
 
 
+def name_of(folder: str) -> str:
+    """What its study's own folder is called."""
+    study = yaml.safe_load((REFERENCE / folder / "config.yaml").read_text())["study"]
+    return "-".join(filter(None, (study["name"], study["variant"])))
+
+
 def study_of(folder: str, tmp_path: Path) -> Path:
     """A copy of a reference folder where a study has its results, large tables unpacked."""
-    place = tmp_path / "results" / folder
+    place = tmp_path / "results" / (name_of(folder) if folder in WITH_RECORDS else folder)
     shutil.copytree(REFERENCE / folder, place)
     for packed in place.glob("tables/*.csv.xz"):
         packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
