@@ -33,7 +33,7 @@ def main(arguments):
     files = {"examples": arguments.generated, "importance": arguments.importance}
     read = [*filter(None, spine), *arguments.tables, *arguments.generated, *arguments.importance]
     attack = program.read_json("--attack", arguments.attack)
-    if not isinstance(attack, dict) or set(attack) != ATTACK:
+    if not without_models and (not isinstance(attack, dict) or set(attack) != ATTACK):
         raise ConfigError(f"--attack: expected {', '.join(sorted(ATTACK))}, as JSON; found {arguments.attack}")
     settings = {"attack": attack, "chains": arguments.chains, "look": look}
     facts = {"settings": settings, "code": stage_code("draw_figures"), "inputs": read, "outputs": [arguments.output]}

@@ -81,7 +81,10 @@ def test_a_job_that_is_none_is_one_line(tmp_path, job, expected):
             "--tables: colours.csv: nothing is drawn from a table of this name here; generated",
         ),
         (["--tables", "settings.csv"], "--tables: settings.csv"),
-        ([], "--attack: expected epsilon, family, norm, steps, as JSON; found {}"),
+        (
+            ["--vulnerability", "v.csv", "--plan", "p.csv", "--surrogates", "s.csv"],
+            "--attack: expected epsilon, family, norm, steps, as JSON; found {}",
+        ),
         (["--vulnerability", "vulnerability.csv"], "--vulnerability, --plan, --surrogates: give all three"),
     ],
 )
