@@ -59,8 +59,10 @@ def _top(study: Path) -> list[Path]:
 
 
 def _figures(study: Path) -> Iterator[Path]:
-    hidden = "pictures-" if _has_photographs(study) else "\0"
-    yield from (path for path in sorted(study.glob("figures/*.png")) if not path.name.startswith(hidden))
+    photographs = _has_photographs(study)
+    for path in sorted(study.glob("figures/*.png")):
+        if not (photographs and path.name.startswith("pictures-")):
+            yield path
     yield study / "figures" / "index.json"
 
 

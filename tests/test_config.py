@@ -67,7 +67,7 @@ def test_every_key_of_the_default_study_is_commented():
         ("attacks: {pgd: {restarts: 2, start: clean}}", ["mine.yaml", "attacks.pgd.restarts", "uniform"]),
         (
             "plan: {three: {protocol: {start: clean}}}\nattacks: {pgd: {restarts: 2}}",
-            ["mine.yaml", "attacks.pgd.restarts", "uniform", "section three"],
+            ["mine.yaml", "attacks.pgd.restarts", "uniform", "can restart (section three)"],
         ),
         ("attacks: {noise: {restarts: 2}}", ["mine.yaml", "attacks.noise.restarts", "pgd"]),
         ("attacks: {mim: {steps: [0]}}", ["mine.yaml", "attacks.mim.steps", "greater than 0"]),

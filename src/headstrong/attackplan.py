@@ -53,11 +53,10 @@ def adversarial_attack(attack: AdversarialConfig, tasks: str, protocol: Mapping[
 
 def attack_decided_by(attack: Mapping[str, Any]) -> frozenset[str]:
     """The switches of the protocol that can change the attack of an adversarial training."""
-    plain = attack["norm"] == "l2" and attack["stepper"] in RELEASED and attack["balancer"] != "sign_sum"
     decide = {
         "start": attack["stepper"] in FROM_START and attack["start"] is None,
         "wgd": attack["balancer"] == "wgd",
-        "l2_step": plain,
+        "l2_step": _has_released_step(attack["stepper"], attack["balancer"], attack["norm"]),
     }
     return frozenset(switch for switch, does in decide.items() if does)
 
@@ -128,9 +127,12 @@ def step_size(stepper: str, epsilon: float, steps: int) -> float:
 
 
 def _l2_step(stepper: str, balancer: str, norm: str, protocol: Mapping[str, Any]) -> str:
+    return str(protocol["l2_step"]) if _has_released_step(stepper, balancer, norm) else "direction"
+
+
+def _has_released_step(stepper: str, balancer: str, norm: str) -> bool:
     """The released step is a rule of plain gradient steps in L2; there is no other form of it."""
-    plain = norm == "l2" and stepper in RELEASED and balancer != "sign_sum"
-    return str(protocol["l2_step"]) if plain else "direction"
+    return norm == "l2" and stepper in RELEASED and balancer != "sign_sum"
 
 
 def _balancer(name: str, wgd: str) -> str:

@@ -93,11 +93,12 @@ def _oversized_sets(config: Config) -> Iterator[Problem]:
 
 
 def _restarts_without_draws(config: Config) -> Iterator[Problem]:
-    chosen: list[tuple[tuple[str, ...], AttackConfig | HiddenAttacksConfig, str, str]] = [
-        (("attacks", name), attack, config.switches(section, None)["start"], f" (section {section})")
-        for name, attack in config.attack_families.items()
-        for section in attack.sections or config.sections
-    ]
+    chosen: list[tuple[tuple[str, ...], AttackConfig | HiddenAttacksConfig, str, str]] = []
+    for name, own in config.attack_families.items():
+        starts = {section: config.switches(section, None)["start"] for section in own.sections or config.sections}
+        for section in sorted(starts, key=lambda one: starts[one] == "uniform")[:1]:  # one that cannot, if there is any
+            where = f" (section {section})" if own.start is None else ""
+            chosen.append((("attacks", name), own, starts[section], where))
     for name, family in config.hidden_families.items():
         start = config.switches(family.section, family.protocol)["start"]
         chosen.append((("hidden", name, "attacks"), family.attacks, start, ""))
