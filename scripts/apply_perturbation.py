@@ -10,7 +10,7 @@ rounded towards the original. A picture of another size than the perturbation's 
 import sys
 from pathlib import Path
 
-from headstrong import program
+from headstrong import program, radius
 from headstrong.errors import ConfigError, MissingDataError
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
@@ -36,8 +36,8 @@ def main(arguments):
                 raise ConfigError(f"{picture}: {error}") from None
             write_picture(output, changed, transparency)
             largest = max(largest, int(abs(changed.astype(int) - colours).max()))
-    ball = f"{perturbation.norm} ball of {perturbation.epsilon:g}"
-    print(f"{len(outputs)} pictures in {arguments.output}; largest change {largest} of 255, {ball}")
+    ball = f"{perturbation.norm} ball of radius {radius.text(perturbation.epsilon)}"
+    print(f"{len(outputs)} pictures in {arguments.output}; largest change {largest}/255, {ball}")
 
 
 def pictures_in(given):

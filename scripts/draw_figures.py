@@ -2,7 +2,7 @@
 
 python scripts/draw_figures.py --vulnerability results/quick/tables/vulnerability.csv --plan results/quick/plan.csv
     --surrogates results/quick/tables/surrogates.csv --attack '{"family": "pgd", "norm": "linf",
-    "epsilon": 0.03137254901960784, "steps": 25}' --chains DEnds sdnDE --output figures
+    "epsilon": "8/255", "steps": 25}' --chains DEnds sdnDE --output figures
 """
 
 import inspect

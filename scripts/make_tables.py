@@ -1,7 +1,7 @@
 """Make the tables in the papers' shapes from vulnerability.csv: pairs, Tables 1 to 3, combinations, switches.
 
 python scripts/make_tables.py --vulnerability results/quick/tables/vulnerability.csv --plan results/quick/plan.csv
-    --settings '{"family": "pgd", "norm": "linf", "epsilon": 0.03137254901960784, "steps": 25, "bootstrap": 2000,
+    --settings '{"family": "pgd", "norm": "linf", "epsilon": "8/255", "steps": 25, "bootstrap": 2000,
     "seed": 0}' --output tables
 """
 
@@ -12,7 +12,7 @@ from headstrong import program
 from headstrong.provenance import RunRecord
 from headstrong.stages import stage_code
 
-ATTACK = {"family": str | None, "norm": str, "epsilon": float, "steps": int | None}
+ATTACK = {"family": str | None, "norm": str, "epsilon": float | str, "steps": int | None}
 
 
 def main(arguments):

@@ -14,18 +14,20 @@ import pandas as pd
 from headstrong.analysis.generated_records import FORMAT
 from headstrong.analysis.records import measures_of
 from headstrong.jobs import GeneratedJob, GeneratorJob, to_dict
+from headstrong.radius import in_name
 
 DOMAINS = ("studio", "room", "webcam")
 SHAPES = ("cube", "brick", "ball", "egg", "cylinder", "bucket", "cone", "ring", "dumb-bell", "table lamp")
 SURFACES = ("unlabelled", "wall", "floor", "ceiling", "chair", "table", "lamp")
 IMAGES = 40
-RADII = (10.0, 5.0)
+FIVE, TEN = 5 / 255, 10 / 255
+RADII = (TEN, FIVE)
 # Of 40 pictures, how many a perturbation turns into another class: by method, mode and radius, each domain one more.
 TURNED = {
-    ("gap", "universal", 10.0): 34, ("mta", "universal", 10.0): 36, ("gap", "universal", 5.0): 20,
-    ("mta", "universal", 5.0): 25, ("gap", "instance", 10.0): 30, ("mta", "instance", 10.0): 29,
-    ("gap", "instance", 5.0): 18, ("mta", "instance", 5.0): 18,
-    ("noise", "", 10.0): 3, ("noise", "", 5.0): 1,
+    ("gap", "universal", TEN): 34, ("mta", "universal", TEN): 36, ("gap", "universal", FIVE): 20,
+    ("mta", "universal", FIVE): 25, ("gap", "instance", TEN): 30, ("mta", "instance", TEN): 29,
+    ("gap", "instance", FIVE): 18, ("mta", "instance", FIVE): 18,
+    ("noise", "", TEN): 3, ("noise", "", FIVE): 1,
 }  # fmt: skip
 # What is left of a dense victim's quality, clean 1.
 LEFT = {
@@ -52,8 +54,8 @@ def generator(
     """One set of generators."""
     tasks = DOMAINS if kind == "classes" else ("s", "d", "n")
     fields: dict[str, object] = {
-        "id": f"{family}-{method}-{mode}-{goal}-linf-{epsilon:g}", "family": family, "kind": kind, "method": method,
-        "mode": mode, "goal": goal, "norm": "linf", "epsilon": epsilon, "tasks": tasks,
+        "id": f"{family}-{method}-{mode}-{goal}-linf-{in_name(epsilon)}", "family": family, "kind": kind,
+        "method": method, "mode": mode, "goal": goal, "norm": "linf", "epsilon": epsilon, "tasks": tasks,
         "label": "shape" if kind == "classes" else "", "targets": ("ring",) * 3 if goal == "targeted" else (),
         "filters": 8, "blocks": 2, "normalization": "batch", "activation": "relu", "dropout": 0.0, "scaling": "whole",
         "log_mean": "outside", "untargeted_loss": "truth", "weights": "uniform", "epochs": 1, "batch_size": 2,
@@ -85,7 +87,7 @@ def write_classes(path: Path, *, radii: Sequence[float] = RADII, size: int = 32,
         for goal in ("untargeted", "targeted")
         for epsilon in radii
         for method in ("gap", "mta")
-        if goal == "untargeted" or epsilon != 5
+        if goal == "untargeted" or epsilon != FIVE
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
@@ -98,7 +100,7 @@ def write_classes(path: Path, *, radii: Sequence[float] = RADII, size: int = 32,
             _class_leaf(file, f"clean/resnets/{task}", clean, None)
             for epsilon in radii:
                 turned = _turned(clean, TURNED["noise", "", epsilon], None)
-                _class_leaf(file, f"noise/linf-{epsilon:g}/resnets/{task}", turned, epsilon)
+                _class_leaf(file, f"noise/linf-{in_name(epsilon)}/resnets/{task}", turned, epsilon)
             for one in generators:
                 many = TURNED[one.method, one.mode, one.epsilon] + number
                 turned = _turned(clean, many, 7 if one.goal == "targeted" else None)
@@ -109,7 +111,7 @@ def write_classes(path: Path, *, radii: Sequence[float] = RADII, size: int = 32,
 
 
 def write_dense(
-    path: Path, *, radii: Sequence[float] = (5.0,), size: tuple[int, int] = (24, 32), family: str = "nyu"
+    path: Path, *, radii: Sequence[float] = (FIVE,), size: tuple[int, int] = (24, 32), family: str = "nyu"
 ) -> Path:
     """A model of s, d and n, and another that the perturbations are tried on; quality falls as LEFT says.
 
@@ -130,10 +132,12 @@ def write_dense(
             for victim, share in (("dmtl", 1.0), ("mtan", 0.5)):
                 _dense_leaf(file, f"clean/{victim}/{task}", task, LEFT["clean", ""], None)
                 for epsilon in radii:
-                    _dense_leaf(file, f"noise/linf-{epsilon:g}/{victim}/{task}", task, LEFT["noise", ""], epsilon)
+                    _dense_leaf(
+                        file, f"noise/linf-{in_name(epsilon)}/{victim}/{task}", task, LEFT["noise", ""], epsilon
+                    )
                 for one in generators:
                     # What is transferred is half of the damage.
-                    left = 1 - share * (1 - LEFT[one.method, one.mode]) * min(1, one.epsilon / 5)
+                    left = 1 - share * (1 - LEFT[one.method, one.mode]) * min(1, one.epsilon / FIVE)
                     _dense_leaf(file, f"generated/{one.id}/{victim}/{task}", task, left, one.epsilon)
             _dense_leaf(file, f"trivial/{task}", task, LEFT["trivial", ""], None)
         _dense_examples(file, generators, size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from headstrong import radius
 from headstrong.jobs import GeneratorJob
 
 JOB = GeneratorJob(
@@ -15,7 +16,7 @@ JOB = GeneratorJob(
     mode="universal",
     goal="untargeted",
     norm="linf",
-    epsilon=10.0,
+    epsilon=10 / 255,
     tasks=("studio", "room"),
     label="shape",
     targets=(),
@@ -44,5 +45,5 @@ JOB = GeneratorJob(
 def make_generator_job(**changes: Any) -> GeneratorJob:
     """JOB with changes, and the id that the plan gives it."""
     job = replace(JOB, **changes)
-    name = f"{job.family}-{job.method}-{job.mode}-{job.goal}-{job.norm}-{job.epsilon:g}"
+    name = f"{job.family}-{job.method}-{job.mode}-{job.goal}-{job.norm}-{radius.in_name(job.epsilon)}"
     return replace(job, id=changes.get("id", name))

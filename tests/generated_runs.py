@@ -114,7 +114,7 @@ def classes_family(folder: Path) -> Family:
         for changes in (
             {},
             {"method": "mta", "goal": "targeted", "targets": ("ball", "cone")},
-            {"mode": "instance", "norm": "l2", "epsilon": 200.0},
+            {"mode": "instance", "norm": "l2", "epsilon": 200 / 255},
             {"method": "mta", "mode": "instance"},
         )
     )

@@ -46,7 +46,7 @@ hidden:
     hide: [d]
     access: [heads]
     forgetting: {epochs: 1, batch_size: 8, learning_rate: 0.001, curve: 1}
-    attacks: {objectives: [cf_delta, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
+    attacks: {objectives: [cf_delta, noise], stealth: [0], steps: 1, epsilon: ["8/255"]}
 analysis: {bootstrap: 20}
 report: {models: [combinations-resnet18-sd], images: 2}
 """

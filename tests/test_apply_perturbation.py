@@ -28,7 +28,7 @@ def values_of(epsilon: float = EPSILON, norm: str = "linf", seed: int = 0) -> np
 
 
 def export(folder: Path, values: np.ndarray, **changes: object) -> Path:
-    job = make_generator_job(tasks=("room",), epsilon=EPSILON, **changes)
+    job = make_generator_job(tasks=("room",), epsilon=EPSILON / 255, **changes)
     generated_files.export_perturbations(folder, job, {"room": values})
     return folder / "room.npy"
 
@@ -79,7 +79,7 @@ def test_pictures_come_out_as_png_inside_the_ball(tmp_path):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("epsilon", [0.4, 2.5, 8.0, 300.0])
 def test_whole_numbers_never_leave_the_ball(norm, epsilon):
-    found = whole_numbers(UniversalPerturbation(values_of(epsilon, norm), norm, epsilon))
+    found = whole_numbers(UniversalPerturbation(values_of(epsilon, norm), norm, epsilon / 255))
     size = np.abs(found).max() if norm == "linf" else np.linalg.norm(found)
     assert size <= epsilon
 
@@ -87,14 +87,14 @@ def test_whole_numbers_never_leave_the_ball(norm, epsilon):
 def test_a_radius_that_float32_just_missed_is_still_reached():
     values = np.full((3, 4, 4), np.nextafter(np.float32(10), np.float32(0)), np.float32)
     values[0] *= -1
-    found = whole_numbers(UniversalPerturbation(values, "linf", 10.0))
+    found = whole_numbers(UniversalPerturbation(values, "linf", 10 / 255))
     np.testing.assert_array_equal(found, np.sign(values) * 10)
-    over = UniversalPerturbation(np.nextafter(values, values * 2), "linf", 9.9999)
+    over = UniversalPerturbation(np.nextafter(values, values * 2), "linf", 9.9999 / 255)
     assert np.abs(whole_numbers(over)).max() == 9
 
 
 def test_black_and_white_stay_in_range():
-    perturbation = UniversalPerturbation(np.full((3, 4, 4), -7.9, np.float32), "linf", 8.0)
+    perturbation = UniversalPerturbation(np.full((3, 4, 4), -7.9, np.float32), "linf", 8 / 255)
     assert (perturb_picture(np.zeros((4, 4, 3), np.uint8), perturbation) == 0).all()
     assert (perturb_picture(np.full((4, 4, 3), 255, np.uint8), perturbation) == 248).all()
 
@@ -102,7 +102,7 @@ def test_black_and_white_stay_in_range():
 def test_the_order_of_axes_and_channels():
     values = np.zeros((3, HEIGHT, WIDTH), np.float32)
     values[0, 2, 5], values[2, 7, 1] = 9, -4
-    change = perturb_picture(np.full((HEIGHT, WIDTH, 3), 100, np.uint8), UniversalPerturbation(values, "linf", 9.0))
+    change = perturb_picture(np.full((HEIGHT, WIDTH, 3), 100, np.uint8), UniversalPerturbation(values, "linf", 9 / 255))
     assert change[2, 5].tolist() == [109, 100, 100]
     assert change[7, 1].tolist() == [100, 100, 96]
     assert (change != 100).sum() == 2
@@ -188,7 +188,7 @@ def test_originals_are_never_overwritten_and_no_two_pictures_become_one(tmp_path
 
 def test_a_perturbation_that_is_none_is_refused(tmp_path):
     path = export(tmp_path, values_of())
-    assert read_perturbation(path).epsilon == EPSILON
+    assert read_perturbation(path).epsilon == EPSILON / 255
     assert json.loads((tmp_path / "perturbation.json").read_text())["size"] == [HEIGHT, WIDTH]
     with pytest.raises(MissingDataError, match=r"absent\.npy"):
         read_perturbation(tmp_path / "absent.npy")
@@ -202,12 +202,21 @@ def test_a_perturbation_that_is_none_is_refused(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(BrokenFileError, match=f"{name}.npy"):
             read_perturbation(tmp_path / f"{name}.npy")
-    path.with_name("perturbation.json").write_text('{"norm": "l7", "epsilon": 3}')
+    path.with_name("perturbation.json").write_text('{"norm": "l7", "epsilon": "3/255"}')
     with pytest.raises(BrokenFileError, match=r"perturbation\.json"):
         read_perturbation(path)
     path.with_name("perturbation.json").unlink()
     alone = read_perturbation(path)
-    assert (alone.norm, alone.epsilon) == ("linf", float(np.abs(values_of()).max()))
+    assert (alone.norm, alone.epsilon) == ("linf", float(np.abs(values_of()).max()) / 255)
+
+
+def test_a_description_of_the_first_format_has_its_radius_on_the_scale_of_the_values(tmp_path):
+    path = export(tmp_path, values_of())
+    description = json.loads((tmp_path / "perturbation.json").read_text())
+    assert description["epsilon"] == "10/255"
+    old = {**description, "format": "headstrong-perturbation-1", "epsilon": EPSILON}
+    (tmp_path / "perturbation.json").write_text(json.dumps(old))
+    assert read_perturbation(path).epsilon == EPSILON / 255
 
 
 def test_exports_read_back_and_have_equal_bytes(tmp_path):

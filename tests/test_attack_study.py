@@ -34,7 +34,7 @@ attacks:
   budgets: {steps: [2]}
   shorter: {steps: [1]}
   l2: {steps: [2]}
-  sparse: {stepper: ilp_sparse, balancer: [dgba], epsilon: [0.03137254901960784], pixels: [4], sections: [three]}
+  sparse: {stepper: ilp_sparse, balancer: [dgba], epsilon: ["8/255"], pixels: [4], sections: [three]}
 analysis: {steps: 2, bootstrap: 50}
 figures: {dpi: 50}
 """,

@@ -36,8 +36,8 @@ def test_table_1_has_the_papers_shape(found: dict[str, object]) -> None:
     table = table_of(found, "Table 1")
     assert table["columns"] == ["studio", "room", "webcam", "average"]
     assert [(line["block"], line["row"]) for line in table["lines"]] == [
-        ("clean", "Clean"), ("epsilon 10", "GAP"), ("", "MTA"), ("", "Noise"), ("epsilon 5", "GAP"), ("", "MTA"),
-        ("", "Noise"),
+        ("clean", "Clean"), ("epsilon 10/255", "GAP"), ("", "MTA"), ("", "Noise"), ("epsilon 5/255", "GAP"),
+        ("", "MTA"), ("", "Noise"),
     ]  # fmt: skip
     assert table["lines"][0]["cells"][0] == {"ours": "(90.0)", "error": "4.8", "second": "", "published": "(78.72)"}
     assert table["lines"][1]["cells"][0] == {
@@ -69,7 +69,7 @@ def test_transfer_is_a_share_of_the_damage(found: dict[str, object], tables: dic
     # Half of the quality lost is lost here, and errors grow with the inverse of quality.
     shaped = tables["mta_tables"]
     rows = shaped.loc[shaped["column"].eq("Pix Acc")].set_index(["table", "block", "row"])["ours"]
-    share = (60 - rows["6", "epsilon 5, universal", "MTA"]) / (60 - rows["5", "epsilon 5, universal", "MTA"])
+    share = (60 - rows["6", "epsilon 5/255, universal", "MTA"]) / (60 - rows["5", "epsilon 5/255, universal", "MTA"])
     assert share == pytest.approx(0.5)
     assert "% of that to the model it was trained against" in table["says"]
     assert "published: " in table["says"]
@@ -83,7 +83,7 @@ def test_cost_and_misprints_are_said(found: dict[str, object]) -> None:
     )
     assert any("ten times too small: 64 filters give 16.44 M" in note for note in table["notes"])
     notes = table_of(found, "Table 1")["notes"]
-    assert "MTA, epsilon 5, average: misprint in the paper: the mean of its row is 87.94" in notes
+    assert "MTA, epsilon 5/255, average: misprint in the paper: the mean of its row is 87.94" in notes
     assert "studio stands for amazon" in notes
     assert "victim" not in " ".join(table_of(found, "Table 5")["notes"])
 

@@ -22,7 +22,7 @@ Files = tuple[Path, Path]
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("figures")
-    return made.write_classes(folder / "office.h5"), made.write_dense(folder / "nyu.h5", radii=(2.0, 5.0))
+    return made.write_classes(folder / "office.h5"), made.write_dense(folder / "nyu.h5", radii=(2 / 255, 5 / 255))
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def test_choices_are_those_of_the_paper_where_there_are(files: Files) -> None:
     assert list(found) == [("office", "instance"), ("office", "universal"), ("nyu", "instance"), ("nyu", "universal")]
     assert {one.method for one in found.values()} == {"mta"}
     office = found["office", "instance"]
-    assert (office.goal, office.epsilon) == ("targeted", 10.0)  # none of the targeted ones has the published radius
-    assert found["nyu", "instance"].epsilon == 5.0
+    assert (office.goal, office.epsilon) == ("targeted", 10 / 255)  # none of the targeted ones has the published radius
+    assert found["nyu", "instance"].epsilon == 5 / 255
     with pytest.raises(MissingDataError, match="no evaluation keeps examples"):
         generated_pictures.choices([])
 
@@ -60,8 +60,8 @@ def test_figure_3_shows_picture_perturbation_and_sum(files: Files) -> None:
     perturbation = examples.perturbed[choice.situation.generator]["studio"].perturbation[0]
     picture, pattern, both = (np.moveaxis(np.asarray(axis.images[0].get_array()), -1, 0) for axis in shown[:3])
     assert np.allclose(picture * 255, clean)
-    assert np.allclose(pattern, 0.5 + perturbation / 20)  # zero is grey, the radius is black or full
-    assert np.allclose(both * 255, np.clip(clean + perturbation, 0, 255), atol=1e-4)
+    assert np.allclose(pattern, 0.5 + perturbation * 255 / 20, atol=1e-6)  # zero is grey, the radius is black or full
+    assert np.allclose(both * 255, np.clip(clean + 255 * perturbation, 0, 255), atol=1e-4)
     words = words_of(figure)
     assert "perturbation,\n× 12.8" in words
     assert "MTA, per-instance, targeted, $L_\\infty$, radius 10/255, to be called ring" in words

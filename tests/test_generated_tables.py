@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def shaped(table: pd.DataFrame) -> pd.DataFrame:
 def test_a_file_reads_back(files: tuple[Path, Path]) -> None:
     classes, dense = (read_family(path) for path in files)
     assert (classes.tasks, classes.victims, len(classes.index["room"])) == (made.DOMAINS, "resnets", made.IMAGES)
-    assert [one.epsilon for one in classes.of("noise", "resnets")] == [5.0, 10.0]
+    assert [one.epsilon for one in classes.of("noise", "resnets")] == [5 / 255, 10 / 255]
     assert dict(dense.of("mta", "mtan")[0].tasks["s"].measures) == {}
     assert dense.of("trivial", "")[0].tasks["d"].measures.keys() >= {"absolute", "relative"}
     examples = read_examples(files[1])
@@ -78,14 +79,14 @@ def test_target_accuracy_counts_the_class_asked_for_and_has_a_clean_value(table:
     clean = one(rows, method="clean", task="studio")
     assert clean["value"] == pytest.approx(100 * 4 / made.IMAGES)  # four of forty are rings
     # All that were turned are rings now, and of the rings behind them those that always were.
-    many = made.TURNED["mta", "instance", 10.0]
+    many = made.TURNED["mta", "instance", 10 / 255]
     rest = sum(1 for k in range(many, made.IMAGES) if (k if k < 36 else k + 1) % 10 == 7)
     assert one(rows, method="mta", mode="instance", task="studio")["value"] == pytest.approx(100 * (many + rest) / 40)
-    assert one(rows, method="noise", epsilon=10.0, task="studio")["generator"] == ""
+    assert one(rows, method="noise", epsilon=10 / 255, task="studio")["generator"] == ""
 
 
 def test_gain_is_the_paired_difference_of_mta_and_gap(table: pd.DataFrame) -> None:
-    place = {"metric": "fooling_ratio", "mode": "universal", "epsilon": 5.0, "task": "room"}
+    place = {"metric": "fooling_ratio", "mode": "universal", "epsilon": 5 / 255, "task": "room"}
     row = one(table, method="mta", goal="untargeted", **place)
     gap = one(table, method="gap", goal="untargeted", **place)
     assert row["gain"] == pytest.approx(row["value"] - gap["value"])
@@ -131,7 +132,29 @@ def test_both_conventions_of_miou(table: pd.DataFrame) -> None:
 def test_perturbations_reach_their_radius(table: pd.DataFrame) -> None:
     rows = table.loc[table["metric"].eq(generated.REACH)]
     assert set(rows["method"]) == {"noise", "gap", "mta"}
-    assert rows["value"].eq(100).all()
+    assert np.allclose(rows["value"], 100, rtol=1e-6)  # sizes are float32
+
+
+def test_a_file_of_the_first_format_with_its_scale_of_255_gives_the_same_table(
+    files: tuple[Path, Path], table: pd.DataFrame, tmp_path: Path
+) -> None:
+    old = tmp_path / files[0].name
+    shutil.copy(files[0], old)
+    with h5py.File(old, "r+") as file:
+        file.attrs["format"] = "headstrong-generated-1"
+        for one in file["generated"].values():
+            one.attrs["epsilon"] *= 255
+        file.visititems(lambda name, item: scaled(item) if name.endswith(("linf", "l2", "perturbation")) else None)
+    same = ["method", "norm", "epsilon", "task", "metric", "value", "n", "generator"]
+    new = table.loc[table["family"].eq("office"), same].reset_index(drop=True)
+    pd.testing.assert_frame_equal(generated.build_table([old], draws=10)[same], new, rtol=1e-6)
+    now, before = (read_examples(path).perturbed["office-mta-universal-untargeted-linf-5"] for path in (files[0], old))
+    np.testing.assert_allclose(before["room"].perturbation, now["room"].perturbation, rtol=1e-6)
+
+
+def scaled(dataset: h5py.Dataset) -> None:
+    """Sizes and perturbations as the first format has them."""
+    dataset[...] = 255 * dataset[...]
 
 
 def test_no_evaluation_gives_empty_tables_that_read_back(tmp_path: Path) -> None:
@@ -163,13 +186,13 @@ def test_every_published_number_finds_its_place(shaped: pd.DataFrame) -> None:
     for row in said.to_dict("records"):
         if row["table"] in (2, 4) and row["epsilon_255"] == 5:
             continue  # the made-up study has no such generator
-        place = {"block": f"epsilon {row['epsilon_255']}", "row": row["method"]}
+        place = {"block": f"epsilon {row['epsilon_255']}/255", "row": row["method"]}
         found = cell(shaped, row["table"], **place, column=stands[row["domain"]], metric=row["metric"])
         assert found["published"] == row["percent"]
         assert found["note"] == ("" if row["domain"] == "webcam" else f"{found['column']} stands for {row['domain']}")
     said = published.load("mta_tables_5_and_6_nyuv2")
     for row in said.to_dict("records"):
-        block = "clean" if row["mode"] == "clean" else f"epsilon 5, {row['mode']}"
+        block = "clean" if row["mode"] == "clean" else f"epsilon 5/255, {row['mode']}"
         name = "Clean" if row["mode"] == "clean" else row["method"]
         found = cell(shaped, row["table"], block=block, row=name, metric=row["metric"])
         assert found["published"] == row["value"]
@@ -181,14 +204,14 @@ def test_every_published_number_finds_its_place(shaped: pd.DataFrame) -> None:
 
 def test_averages_and_the_misprints(shaped: pd.DataFrame) -> None:
     place = {"row": "MTA", "metric": "fooling_ratio"}
-    row = cell(shaped, 1, block="epsilon 5", column="average", **place)
-    tasks = pd.DataFrame([cell(shaped, 1, block="epsilon 5", column=name, **place) for name in made.DOMAINS])
+    row = cell(shaped, 1, block="epsilon 5/255", column="average", **place)
+    tasks = pd.DataFrame([cell(shaped, 1, block="epsilon 5/255", column=name, **place) for name in made.DOMAINS])
     assert row["ours"] == pytest.approx(tasks["ours"].mean())
     assert row["standard_error"] == pytest.approx(np.sqrt((tasks["standard_error"] ** 2).sum()) / 3)
     assert row["published"] == 88.80
     assert "87.94" in row["note"]
-    assert cell(shaped, 1, block="epsilon 10", column="average", **place)["published"] == 96.95
-    other = cell(shaped, 3, block="epsilon 5", column="average", row="GAP", metric="accuracy")
+    assert cell(shaped, 1, block="epsilon 10/255", column="average", **place)["published"] == 96.95
+    other = cell(shaped, 3, block="epsilon 5/255", column="average", row="GAP", metric="accuracy")
     assert other["published"] == 19.97
     cost = cell(shaped, 7, row="GAP", metric="parameters_millions")
     assert (cost["ours"], cost["published"]) == (16.44, 1.64)
@@ -196,9 +219,9 @@ def test_averages_and_the_misprints(shaped: pd.DataFrame) -> None:
 
 
 def test_other_radii_and_norms_have_no_published_number(tmp_path: Path) -> None:
-    path = made.write_classes(tmp_path / "office.h5", radii=(10.0,))
+    path = made.write_classes(tmp_path / "office.h5", radii=(10 / 255,))
     table = generated.build_table([path], draws=10)
-    for change in ({"epsilon": 8.0}, {"norm": "l2"}):
+    for change in ({"epsilon": 8 / 255}, {"norm": "l2"}):
         rows = table.assign(**{key: table[key].where(table["norm"].eq(""), value) for key, value in change.items()})
         shaped = mta_tables.build_table(rows)
         assert set(shaped["row"]) == {"Clean", "GAP", "MTA", "Noise"}

@@ -18,7 +18,7 @@ def raw(shape, seed=0):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("epsilon", [1, 5, 10, 300])
 def test_linf_perturbations_reach_the_radius_and_no_further(shape, epsilon):
-    made = scale(raw(shape), "linf", epsilon)
+    made = scale(raw(shape), "linf", epsilon / 255)
     largest = made.abs().flatten(1).amax(dim=1) * 255
     assert bool((largest <= epsilon * (1 + 1e-6)).all())
     if epsilon < 200:
@@ -29,26 +29,26 @@ def test_linf_perturbations_reach_the_radius_and_no_further(shape, epsilon):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_l2_perturbations_have_the_length(shape):
-    made = scale(raw(shape), "l2", 100.0)
+    made = scale(raw(shape), "l2", 100 / 255)
     length = made.flatten(1).norm(dim=1) * 255
     torch.testing.assert_close(length, torch.full_like(length, 100.0))
     short = 1e-3 * raw(shape)
-    assert torch.equal(scale(short, "l2", 1000.0), short)
+    assert torch.equal(scale(short, "l2", 1000 / 255), short)
 
 
 def test_scaling_keeps_the_direction_and_nothing_stays_nothing():
-    made = scale(raw((1, 3, 4, 4)), "linf", 5)
+    made = scale(raw((1, 3, 4, 4)), "linf", 5 / 255)
     ratio = made / raw((1, 3, 4, 4))
     torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
     for norm in ("linf", "l2"):
         zero = torch.zeros(1, 3, 4, 4, requires_grad=True)
-        scale(zero, norm, 5).sum().backward()
+        scale(zero, norm, 5 / 255).sum().backward()
         assert torch.isfinite(zero.grad).all()
-        assert torch.equal(scale(zero, norm, 5), torch.zeros(1, 3, 4, 4))
+        assert torch.equal(scale(zero, norm, 5 / 255), torch.zeros(1, 3, 4, 4))
 
 
 def test_channels_of_gaps_code_reach_the_radius_each_by_itself():
-    made = scale(raw((2, 3, 8, 8)), "linf", 10, "channel")
+    made = scale(raw((2, 3, 8, 8)), "linf", 10 / 255, "channel")
     torch.testing.assert_close(made.abs().amax(dim=(2, 3)) * 255, torch.full((2, 3), 10.0))
     # as its code computes it: normalised with ImageNet's deviation, scaled, and back to pixels
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (IMAGENET_MEAN, (0.229, 0.224, 0.225)))
@@ -59,26 +59,26 @@ def test_channels_of_gaps_code_reach_the_radius_each_by_itself():
 
 def test_the_largest_of_a_channel_carries_no_gradient():
     image = raw((1, 3, 4, 4)).requires_grad_()
-    scale(image, "linf", 10, "channel").sum().backward()
+    scale(image, "linf", 10 / 255, "channel").sum().backward()
     per_channel = image.grad[0].flatten(1)
     torch.testing.assert_close(per_channel, per_channel[:, :1].expand_as(per_channel))
 
 
 def test_unknown_scalings_and_channels_in_l2_are_refused():
     with pytest.raises(ConfigError, match="linf only"):
-        scale(raw((1, 3, 4, 4)), "l2", 10, "channel")
+        scale(raw((1, 3, 4, 4)), "l2", 10 / 255, "channel")
     with pytest.raises(ConfigError, match="whole or channel"):
-        scale(raw((1, 3, 4, 4)), "linf", 10, "row")
+        scale(raw((1, 3, 4, 4)), "linf", 10 / 255, "row")
     with pytest.raises(ConfigError, match="linf or l2"):
-        scale(raw((1, 3, 4, 4)), "l1", 10)
+        scale(raw((1, 3, 4, 4)), "l1", 10 / 255)
 
 
 def test_perturbed_images_stay_in_the_box_and_no_further_away():
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)).round(decimals=1)
-    made = perturbed(images, scale(raw((4, 3, 8, 8)), "linf", 40))
+    made = perturbed(images, scale(raw((4, 3, 8, 8)), "linf", 40 / 255))
     assert float(made.min()) >= 0
     assert float(made.max()) <= 1
-    assert perturbed(images, scale(raw((1, 3, 8, 8)), "linf", 40)).shape == images.shape
+    assert perturbed(images, scale(raw((1, 3, 8, 8)), "linf", 40 / 255)).shape == images.shape
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 3, 288, 384)])
@@ -94,7 +94,7 @@ def test_perturbed_images_are_in_the_ball_to_a_millionth(shape, norm, scaling, r
     """Of pixels as they are stored; without going back where a sum was rounded away, 3e-5 too much at epsilon 0.1."""
     images = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(1)).float() / 255
     for epsilon in radii:
-        made = perturbed(images, scale(raw(shape), norm, epsilon, scaling))
+        made = perturbed(images, scale(raw(shape), norm, epsilon / 255, scaling))
         moved = 255 * (made.double() - images.double()).flatten(1)
         length = moved.abs().amax(dim=1) if norm == "linf" else moved.norm(dim=1)
         assert bool((length <= epsilon * (1 + 1e-6)).all()), epsilon
@@ -144,7 +144,7 @@ def test_the_norm_of_the_whole_carries_a_gradient():
     """Beyond the radius the scaled perturbation does not depend on the length of the raw one: no gradient along it."""
     for norm in ("linf", "l2"):
         image = raw((1, 3, 4, 4)).double().requires_grad_()
-        made = scale(image, norm, 5)
+        made = scale(image, norm, 5 / 255)
         weights = raw((1, 3, 4, 4), seed=5).double()
         (gradient,) = torch.autograd.grad((made * weights).sum(), image)
         assert abs(float((gradient * image.detach()).sum())) < 1e-9 * float(gradient.norm() * image.detach().norm())

@@ -97,7 +97,7 @@ def test_universal_perturbations_can_be_taken_elsewhere(finished):
     )
     assert {path.name for path in folder.iterdir()} >= {"studio.npy", "studio.png", "room.npy", "room.png"}
     assert np.abs(np.load(folder / "room.npy")).max() == pytest.approx(10, rel=1e-5)
-    assert json.loads((folder / "perturbation.json").read_text())["epsilon"] == 10
+    assert json.loads((folder / "perturbation.json").read_text())["epsilon"] == "10/255"
 
 
 def test_the_report_shows_them(finished):
@@ -108,7 +108,7 @@ def test_the_report_shows_them(finished):
 
 
 def test_another_epsilon_trains_its_generators_and_nothing_else(study):
-    jobs = change(study, "generators", "domains", epsilon=[10, 5])
+    jobs = change(study, "generators", "domains", epsilon=["10/255", "5/255"])
     assert sorted(jobs["train_generator"]) == [
         "generator=domains-mta-instance-untargeted-linf-5",
         "generator=domains-mta-universal-untargeted-linf-5",

@@ -84,8 +84,8 @@ def test_parameters_of_table_7():
 
 def test_rows_of_both_methods_once_per_architecture():
     jobs = [
-        *pair(epsilon=10.0),
-        *pair(epsilon=5.0, goal="targeted", targets=("cube", "cube")),
+        *pair(epsilon=10 / 255),
+        *pair(epsilon=5 / 255, goal="targeted", targets=("cube", "cube")),
         *pair(mode="instance", blocks=2),
         make_generator_job(family="lonely"),
     ]

@@ -43,7 +43,7 @@ from victim_runs import (
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
-STRONG = {"epochs": 10, "learning_rate": 5e-3, "epsilon": 30.0}
+STRONG = {"epochs": 10, "learning_rate": 5e-3, "epsilon": 30 / 255}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_every_dense_task_loses_to_its_own_perturbation(method, mode, dense, tmp
     "changes",
     [
         {},
-        {"log_mean": "inside", "norm": "l2", "epsilon": 300.0},
+        {"log_mean": "inside", "norm": "l2", "epsilon": 300 / 255},
         {"untargeted_loss": "least_likely", "scaling": "channel"},
         {"goal": "targeted", "targets": ("green", "red"), "mode": "universal"},
     ],
@@ -231,7 +231,7 @@ def test_an_images_perturbation_is_its_own_whatever_its_batch():
     part = make_perturbations(generators, job, {task: x[2:3] for task, x in images.items()}, (SIDE, SIDE), "cpu")
     for task in TASKS:
         torch.testing.assert_close(whole[task][2:3], part[task], rtol=1e-4, atol=1e-6)
-        assert float((whole[task][0] - whole[task][1]).abs().max()) > 0.1 * job.epsilon / 255
+        assert float((whole[task][0] - whole[task][1]).abs().max()) > 0.1 * job.epsilon
     with pytest.raises(ConfigError, match="give images"):
         make_perturbations(generators, job, None, (SIDE, SIDE), "cpu")
 
@@ -250,7 +250,7 @@ def test_stored_generators_come_back_and_fit_other_victims(mode, classes, tmp_pa
         made, again = (make_perturbations(x, job, images, size, "cpu")[task] for x in (before, after))
         assert torch.equal(made, again)
         attacked = perturbed(images[task], made)
-        assert float((attacked - images[task]).abs().max()) * 255 <= job.epsilon * (1 + 1e-6)
+        assert float((attacked - images[task]).abs().max()) <= job.epsilon * (1 + 1e-6)
         assert victim.predictions(attacked).shape == (8,)
 
 

@@ -86,7 +86,7 @@ def test_switches_come_from_the_family_then_from_its_victim_then_from_the_study(
 
 def test_one_more_epsilon_adds_generators_and_changes_none():
     before = {job.id: job for job in changed().generators}
-    after = {job.id: job for job in changed(generators={"domains": {"epsilon": [10, 5]}}).generators}
+    after = {job.id: job for job in changed(generators={"domains": {"epsilon": ["10/255", "5/255"]}}).generators}
     assert len(after) == len(before) + 2
     assert all(after[name] == job for name, job in before.items())
 
@@ -114,7 +114,10 @@ def test_pictures_of_objects_depend_on_nothing_but_their_own_settings():
             },
             "generators.scenes.transfer: dmtl2 has other tasks",
         ),
-        ({"generators": {"domains": {"epsilon": [5, 5.0]}}}, "generators.domains.epsilon"),
+        ({"generators": {"domains": {"epsilon": ["5/255", 5 / 255]}}}, "epsilon: 5/255 is there twice"),
+        ({"generators": {"domains": {"epsilon": [10, 5]}}}, 'write epsilon: ["10/255", "5/255"]'),
+        ({"generators": {"domains": {"epsilon": [1]}}}, 'write "1/255"'),
+        ({"generators": {"domains": {"norm": ["l2"], "epsilon": [500]}}}, 'write epsilon: ["500/255"]'),
         ({"generators": {"domains": {"classifiers": "domian"}}}, "'domian' is not among classifiers: domain"),
         ({"generators": {"scenes": {"section": "dmlt"}}}, "'dmlt' is no section of plan"),
         ({"generators": {"scenes": {"classifiers": "domain"}}}, "give one of them"),
@@ -122,7 +125,6 @@ def test_pictures_of_objects_depend_on_nothing_but_their_own_settings():
         ({"generators": {"domains": {"goals": ["targeted"]}}}, "need a class to aim at"),
         ({"generators": {"domains": {"goals": ["targeted"], "target": ["ring"]}}}, "1 classes for 3 domains"),
         ({"generators": {"domains": {"label": "colour"}}}, "not all victims tell it"),
-        ({"generators": {"domains": {"epsilon": [300]}}}, "0 to 255"),
         ({"classifiers": {"domain": {"labels": ["form"]}}}, "no label 'form'; it has shape"),
         ({"classifiers": {"domain": {"pictures": "office"}}}, "'office' is not among pictures: domains"),
         ({"classifiers": {"domain": {"backbone": "vgg11", "stem": "published"}}}, "classifiers.domain.width"),

@@ -31,13 +31,13 @@ hidden:
     hide: [colour]
     access: [heads, backbone]
     forgetting: {epochs: 1, batch_size: 8, probe_epochs: 1, curve: 1}
-    attacks: {objectives: [cf, single, oracle, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
+    attacks: {objectives: [cf, single, oracle, noise], stealth: [0], steps: 1, epsilon: ["8/255"]}
   scenes:
     section: pair
     hide: [d]
     access: [heads]
     forgetting: {epochs: 1, batch_size: 8, learning_rate: 0.001, curve: 1}
-    attacks: {objectives: [cf_delta, oracle, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
+    attacks: {objectives: [cf_delta, oracle, noise], stealth: [0], steps: 1, epsilon: ["8/255"]}
 attacks:
   pgd: {steps: [1], chains: false}
   noise: {}
@@ -99,7 +99,7 @@ def test_another_radius_attacks_again_and_another_rate_forgets_again(study):
     """Of two families one changes its attacks, the other its forgetting: neither trains a network."""
 
     def edit(settings):
-        settings["hidden"]["attributes"]["attacks"] |= {"epsilon": [0.01568627450980392], "stealth": [1]}
+        settings["hidden"]["attributes"]["attacks"] |= {"epsilon": ["4/255"], "stealth": [1]}
         settings["hidden"]["scenes"]["forgetting"]["learning_rate"] = 0.01
 
     jobs = change(study, edit)

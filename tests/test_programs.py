@@ -210,7 +210,7 @@ PLAN = '"tasks": "sd", "epochs": 1, "sections": {}, "lambdas": {}'
         ("make_tables", ATTACK, "seed is missing"),
         ("make_tables", '"seed": 0', "family, norm, epsilon, steps, bootstrap are missing"),
         ("make_tables", f'{ATTACK}, "seed": null', "seed is null, expected a whole number"),
-        ("make_tables", ATTACK.replace("0.03", '"8/255"') + ', "seed": 0', 'epsilon is "8/255", expected a number'),
+        ("make_tables", ATTACK.replace("0.03", "null") + ', "seed": 0', "epsilon is null, expected a number or text"),
         ("judge_claims", '"seed": 0, "bootstrap": 9', "protocol is missing"),
         ("judge_claims", '"seed": 0, "bootstrap": 9, "protocol": "mine"', 'protocol is "mine", expected an object'),
         ("write_plan", PLAN, "seed is missing"),

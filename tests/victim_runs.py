@@ -95,7 +95,7 @@ def run(folder: Path, job: GeneratorJob, files: Files, minutes: float = 1e9, dev
 def random_signs(images: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Noise (B, 3, H, W) in pixel units at the corners of the Linf ball: what an attack must be stronger than."""
     drawn = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
-    return torch.where(drawn < 0.5, -epsilon, epsilon) / 255
+    return torch.where(drawn < 0.5, -epsilon, epsilon)
 
 
 def used(job: GeneratorJob) -> Generators:

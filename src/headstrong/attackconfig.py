@@ -8,11 +8,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from headstrong import radius
 from headstrong.protocol import Section
+from headstrong.radius import Radius
 
 LARGEST = 2**31 - 1  # what any array can count
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveRadius = Annotated[Radius, Field(gt=0)]
 # Names end up in names of files, of which no file system allows more than 255 letters.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Stepper = Literal["fgsm", "ifgsm", "pgd", "mim", "apgd", "noise", "ilp_box", "ilp_max_min", "ilp_sparse"]
@@ -27,6 +30,18 @@ def check_once(key: str, values: Sequence[object]) -> None:
         raise ValueError(f"{key}: {twice} is there twice; each at most once")
 
 
+def check_radii(radii: Radius | Sequence[Radius], norms: Sequence[str], step_size: Radius | None = None) -> None:
+    """ValueError, with the line to write, where radii or the step are too large for their norm, or one comes twice."""
+    for key, given in (("epsilon", radii), ("step_size", step_size)):
+        wrong = "" if given is None else radius.too_large(key, given, norms)
+        if wrong:
+            raise ValueError(wrong)
+    names = Counter(map(radius.in_name, [] if isinstance(radii, Radius) else radii))  # as attacks are called
+    twice = next((name for name, number in names.items() if number > 1), None)
+    if twice is not None:
+        raise ValueError(f"epsilon: {twice}/255 is there twice; each at most once, told apart by six digits")
+
+
 class AttackConfig(Section):
     """One family of attacks: every combination of the lists."""
 
@@ -38,11 +53,11 @@ class AttackConfig(Section):
         "takes the protocol's."
     )
     norm: Annotated[list[Literal["linf", "l2"]], Field(min_length=1)] = Field(["linf"], description="Norm of the ball.")
-    epsilon: Annotated[list[float], Field(min_length=1)] = Field(
-        description="Radii; images live in [0, 1], so 8/255 is 0.03137254901960784. linf: at most 1."
+    epsilon: Annotated[list[Radius], Field(min_length=1)] = Field(
+        description='Radii, as "8/255" or as numbers; images live in [0, 1]. linf: at most 1. l2: Euclidean lengths.'
     )
-    step_size: PositiveFloat | None = Field(
-        None, description="Step in the same unit; null: epsilon / 4 for pgd, epsilon / steps for ifgsm and mim."
+    step_size: PositiveRadius | None = Field(
+        None, description="Step, written alike; null: epsilon / 4 for pgd, epsilon / steps for ifgsm and mim."
     )
     steps: Annotated[list[PositiveInt], Field(min_length=1)] = Field([1], description="Numbers of steps.")
     restarts: PositiveInt = Field(1, description="Random starts; the worst per image counts.")
@@ -59,16 +74,9 @@ class AttackConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> AttackConfig:
         check_once("norm", self.norm)
-        check_once("epsilon", [f"{value * 255:g}/255" for value in self.epsilon])  # as attacks are called
+        check_radii(self.epsilon, self.norm, self.step_size)
         check_once("steps", self.steps)
         check_once("pixels", self.pixels or [])
-        for epsilon in self.epsilon:
-            if epsilon < 0:
-                raise ValueError(f"epsilon {epsilon}: must not be negative")
-            if epsilon > 1 and "linf" in self.norm:
-                raise ValueError(
-                    f"epsilon {epsilon}: images live in [0, 1]; {epsilon:g}/255 is written {epsilon / 255:.6g}"
-                )
         if (self.pixels is None) == (self.stepper == "ilp_sparse"):
             raise ValueError("pixels: ilp_sparse needs a list of numbers of pixels, no other stepper has one")
         program = self.stepper.startswith("ilp_")
@@ -89,17 +97,13 @@ class AdversarialConfig(Section):
         description="As in `attacks`; all tasks of the model are attacked."
     )
     norm: Literal["linf", "l2"] = Field("linf", description="Norm of the ball.")
-    epsilon: Annotated[float, Field(ge=0)] = Field(description="Radius; images live in [0, 1].")
-    step_size: PositiveFloat | None = Field(None, description="As in `attacks`.")
+    epsilon: Radius = Field(description="Radius, as in `attacks`.")
+    step_size: PositiveRadius | None = Field(None, description="As in `attacks`.")
     steps: PositiveInt = Field(1, description="Number of steps.")
     start: Start | None = Field(None, description="As in `attacks`.")
     clean_steps: bool = Field(True, description="true: a step on the clean batch comes before the adversarial one.")
 
     @model_validator(mode="after")
     def _check(self) -> AdversarialConfig:
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(
-                f"epsilon {self.epsilon}: images live in [0, 1]; {self.epsilon:g}/255 is written "
-                f"{self.epsilon / 255:.6g}"
-            )
+        check_radii(self.epsilon, [self.norm], self.step_size)
         return self

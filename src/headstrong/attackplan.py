@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from headstrong import radius
 from headstrong.jobs import AttackJob
 from headstrong.tasks import in_order
 
@@ -42,7 +43,7 @@ def adversarial_attack(attack: AdversarialConfig, tasks: str, protocol: Mapping[
         attacked=in_order(tasks),
         stepper=attack.stepper,
         norm=attack.norm,
-        epsilon=attack.epsilon,
+        epsilon=float(attack.epsilon),
         step_size=_step_size(attack, attack.epsilon, steps),
         steps=steps,
         start=(attack.start or protocol["start"]) if attack.stepper in FROM_START else "clean",
@@ -73,7 +74,8 @@ def adversarial_text(attack: Mapping[str, Any] | None) -> str:
         return ""
     steps = 1 if attack["stepper"] in ONE_STEP else attack["steps"]
     alone = "" if attack["clean_steps"] else ".alone"
-    return f"{attack['stepper']}.{attack['balancer']}.{attack['norm']}.{attack['epsilon'] * 255:g}.{steps}{alone}"
+    size = radius.in_name(attack["epsilon"])
+    return f"{attack['stepper']}.{attack['balancer']}.{attack['norm']}.{size}.{steps}{alone}"
 
 
 def _attack(
@@ -87,7 +89,7 @@ def _attack(
     steps: int,
     pixels: int | None,
 ) -> AttackJob:
-    name = f"{family}.{balancer}.{attacked}.{norm}.{epsilon * 255:g}.{steps}"
+    name = f"{family}.{balancer}.{attacked}.{norm}.{radius.in_name(epsilon)}.{steps}"
     return AttackJob(
         name=name if pixels is None else f"{name}.{pixels}",
         family=family,
@@ -95,7 +97,7 @@ def _attack(
         attacked=attacked,
         stepper=attack.stepper,
         norm=norm,
-        epsilon=epsilon,
+        epsilon=float(epsilon),
         step_size=_step_size(attack, epsilon, steps),
         steps=steps,
         start=(attack.start or protocol["start"]) if attack.stepper in FROM_START else "clean",
@@ -112,7 +114,7 @@ def _distinct_steps(attack: AttackConfig) -> Sequence[int]:
 
 def _step_size(attack: AttackConfig | AdversarialConfig, epsilon: float, steps: int) -> float:
     own = None if attack.stepper in ONE_STEP else attack.step_size  # a single step is as long as the radius
-    return own or step_size(attack.stepper, epsilon, steps)
+    return float(own or step_size(attack.stepper, epsilon, steps))
 
 
 def step_size(stepper: str, epsilon: float, steps: int) -> float:

@@ -24,6 +24,7 @@ from headstrong.hiddenconfig import HiddenConfig
 from headstrong.importanceconfig import ImportanceConfig
 from headstrong.pictureconfig import ClassifierConfig, PicturesConfig
 from headstrong.protocol import ProtocolConfig, Section, SwitchesConfig
+from headstrong.radius import Radius
 from headstrong.tasks import TASKS
 
 SIZE_STEP = 32  # the encoders halve the image five times
@@ -160,7 +161,7 @@ class AnalysisConfig(Section):
 
     family: str = Field("pgd", description="Key in `attacks`.")
     norm: Literal["linf", "l2"] = Field("linf", description="Norm.")
-    epsilon: float = Field(description="One of the family's radii.")
+    epsilon: Radius = Field(description="One of the family's radii.")
     steps: PositiveInt = Field(description="One of the family's numbers of steps.")
     bootstrap: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
         2000, description="Bootstrap draws for confidence intervals."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
-from headstrong import layouts
+from headstrong import layouts, radius
 from headstrong.attackconfig import AttackConfig
 from headstrong.config import TASKS_OF_SOURCE, Config, check_letters
 from headstrong.errors import ConfigError
@@ -33,6 +33,7 @@ def impossible(config: Config) -> list[Problem]:
         *_generators(config),
         *_importance(config),
         *_hidden(config),
+        *_l2_radii(config),
     ]
     if not found:  # layouts are counted by the number of tasks, which must be possible first
         found = [*_layouts(config)]
@@ -51,6 +52,36 @@ def not_planned(config: Config) -> Iterator[Problem]:
         if name not in planned and (section is None or section in config.sections):
             like = ", ".join(get_close_matches(name, planned) or planned[:3])
             yield ("report", "models"), f"{name!r} is no model of plan; name some of it, such as {like}, or none"
+
+
+def _l2_radii(config: Config) -> Iterator[Problem]:
+    """L2 radii in which every image can become grey: what was meant is a number of 255ths."""
+    dense = config.data.size
+    chosen: list[tuple[tuple[str, ...], Sequence[float], Sequence[str], Sequence[int]]] = []
+    for name, attack in config.attack_families.items() if config.sections else ():
+        chosen.append((("attacks", name), attack.epsilon, attack.norm, dense))
+    for name, section in config.sections.items():
+        if section.adversarial is not None:
+            own = section.adversarial
+            chosen.append((("plan", name, "adversarial"), [own.epsilon], [own.norm], dense))
+    for name, family in config.generator_families.items():
+        chosen.append((("generators", name), family.epsilon, family.norm, _size(config, family.classifiers)))
+    for name, turns in config.hidden_families.items():
+        attacks = turns.attacks
+        chosen.append((("hidden", name, "attacks"), attacks.epsilon, attacks.norm, _size(config, turns.classifiers)))
+    for path, radii, norms, size in chosen:
+        wrong = radius.too_large("epsilon", radii, norms, size)
+        if wrong:
+            yield path, wrong
+
+
+def _size(config: Config, classifiers: str | None) -> Sequence[int]:
+    """(H, W) of the images of a family of these classifiers, None: of a dense model; () where there are no pictures."""
+    if classifiers is None:
+        return config.data.size
+    family = config.classifier_families.get(classifiers)
+    pictures = None if family is None else config.picture_sets.get(family.pictures)
+    return () if pictures is None else pictures.size
 
 
 def _letters_without_labels(config: Config) -> Iterator[Problem]:
@@ -212,7 +243,7 @@ def _generators(config: Config) -> Iterator[Problem]:
             if section not in config.sections:
                 key = "section" if section == family.section else "transfer"
                 yield (*path, key), f"{section!r} is no section of plan: {_names(config.sections)}"
-        for key in ("methods", "modes", "goals", "norm", "epsilon", "transfer"):
+        for key in ("methods", "modes", "goals", "norm", "transfer"):
             values = getattr(family, key)
             if len(set(values)) < len(values):
                 yield (*path, key), f"{values}: each at most once"

@@ -14,13 +14,21 @@ from headstrong.config import Config
 from headstrong.configchecks import impossible, not_planned
 from headstrong.errors import ConfigError
 from headstrong.provenance import ROOT
+from headstrong.radius import Radius
 
 CONFIG_FILE = "config.yaml"  # of a study's folder: its whole configuration
 
 
 def as_yaml(config: Config) -> str:
     """A configuration with everything filled in; the same configuration gives the same text."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's plain values; a radius as people write it."""
+
+
+_Dumper.add_representer(Radius, lambda dumper, radius: dumper.represent_str(str(radius)))
 
 
 class _Loader(yaml.SafeLoader):
@@ -165,7 +173,7 @@ def _expected(kind: str, given: Any, context: Mapping[str, Any]) -> str:
         number = _number(given) if isinstance(given, str) else None
         if given is None or isinstance(given, dict):
             return "must be a list, as in [...]"
-        text = _echo(given).strip("'") if number is None else f"{number:.6g}"
+        text = _echo(given).strip("'") if number is None else f'"{given}"' if "/" in given else f"{number:.6g}"
         return f"must be a list, as in [{_shortened(text, 40)}]"
     if kind == "string_type":
         read = "; YAML reads some words as true or false: write it in quotes" if isinstance(given, bool) else ""

@@ -3,7 +3,7 @@
     /index/<task>                                str   (N,)     names of the images
     /labels/<task>                               int16 (N,)     classes only: the true class
     /clean/<victims>/<task>/LEAF                                without a perturbation
-    /noise/<norm>-<epsilon>/<victims>/<task>/LEAF               linf: uniform noise in the ball; l2: a random direction
+    /noise/<norm>-<radius>/<victims>/<task>/LEAF                linf: uniform noise in the ball; l2: a random direction
                                                                 at the full radius; the same for all victims
     /generated/<generator>/<victims>/<task>/LEAF                under the task's own perturbation
     /trivial/<task>/LEAF                                        dense only: `data.constants`, on the loss of the victims
@@ -16,9 +16,10 @@
                    s: confusion uint32 (N, C, C), pixel counts, [true, predicted]
     LEAF of noise and generated, also: linf, l2 float32 (N,), what was added, after clamping the image to [0, 1]
 
-Perturbations, their sizes and epsilon are on the 0-255 scale. File attributes: format, family, kind, tasks, victims,
-job, code, classes (names by task). Attributes of a generator: method, mode, goal, norm, epsilon, parameters (of all its
-networks), job, targets (class names by task). truth and output of an example: the class (K,); s uint8 (K, H, W); d and
+Perturbations, their sizes and epsilon are in pixel units, images in [0, 1]; the name of a noise has `radius.in_name`.
+File attributes: format, family, kind, tasks, victims, job, code, classes (names by task). Attributes of a noise: norm,
+epsilon. Attributes of a generator: method, mode, goal, norm, epsilon, parameters (of all its networks), job, targets
+(class names by task). truth and output of an example: the class (K,); s uint8 (K, H, W); d and
 D metres (K, H, W); n unit vectors (K, 3, H, W); other letters (K, C, H, W), encoded. Equal runs give equal bytes.
 
 Source: Guo et al. (2020), "Multi-Task Adversarial Attack", arXiv 2011.09824, section 4.
@@ -36,7 +37,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from headstrong.attacks.generators import FULL_SCALE
+from headstrong import radius
 from headstrong.data.cache import SplitFile
 from headstrong.data.pictures import PictureFile
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
@@ -50,7 +51,7 @@ from headstrong.provenance import atomic_path, settings_json
 from headstrong.runtime import reproducible
 from headstrong.victims import open_victims
 
-FORMAT = "headstrong-generated-1"
+FORMAT = "headstrong-generated-2"
 
 
 def evaluate_family(
@@ -117,15 +118,16 @@ def _measure_all(bench: Bench, file: h5py.File, generators: Mapping[str, Path], 
         progress.finished("clean", partial(_said, job, clean, clean))
         _store_by_task(file, "examples/clean", bench.clean_examples())
         for norm, epsilon in balls:
-            name = f"{norm}-{epsilon:g}"
+            name = f"{norm}-{radius.in_name(epsilon)}"
             found = bench.measure(bench.noise(norm, epsilon), f"noise {name}", progress.advance)
             _store_leaves(file, f"noise/{name}", found)
+            file[f"noise/{name}"].attrs.update({"norm": norm, "epsilon": epsilon})
             progress.finished(f"noise {name}", partial(_said, job, clean, found))
         for one in job.generators:
             networks = _load(one, generators[one.id], bench, bench.device)
             if one.mode == "universal":
                 made = make_perturbations(networks, one, None, bench.size, bench.device)
-                arrays = {task: (values[0] * FULL_SCALE).float().cpu().numpy() for task, values in made.items()}
+                arrays = {task: (values[0] * radius.SHADES).float().cpu().numpy() for task, values in made.items()}
                 export_perturbations(perturbations / one.id, one, arrays)
             change = bench.generated(networks, one)
             found = bench.measure(change, f"generator {one.id}", progress.advance)

@@ -1,6 +1,6 @@
 """What the victims of a family of generators answer: to clean images, to noise, and to perturbations.
 
-Tables of it are `headstrong.generated`'s. Perturbations and their sizes are on the 0-255 scale, images in [0, 1].
+Tables of it are `headstrong.generated`'s. Images are in [0, 1], perturbations and their sizes in the same units.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from headstrong.attacks.generators import FULL_SCALE, perturbed
+from headstrong.attacks.generators import perturbed
 from headstrong.data.batches import Batch
 from headstrong.data.constants import constant_outputs
 from headstrong.data.picture_batches import PictureBatch
@@ -27,6 +27,7 @@ from headstrong.jobs import GeneratedJob, GeneratorJob
 from headstrong.measures import metres, per_sample_measures
 from headstrong.metrics import batch_confusion
 from headstrong.models.generators import Generators
+from headstrong.radius import SHADES, in_name
 from headstrong.seeds import derive_seed
 from headstrong.victims import ClassVictim, DenseVictim, Victim
 
@@ -125,11 +126,11 @@ class Bench:
     def noise(self, norm: str, epsilon: float) -> Change:
         """Noise in the ball, drawn for each image by itself, so that the size of a batch does not change it.
 
-        linf: uniform. l2: a random direction, as long as the radius, before the image is clamped. epsilon: 0-255 scale.
+        linf: uniform. l2: a random direction, as long as the radius, before the image is clamped. In pixel units.
         """
 
         def draw(task: str, row: int) -> Tensor:
-            seed = derive_seed(self.job.seed, "noise", norm, f"{epsilon:g}", task, row)
+            seed = derive_seed(self.job.seed, "noise", norm, in_name(epsilon), task, row)
             generator = torch.Generator().manual_seed(seed)
             if norm == "linf":
                 return 2 * torch.rand((3, *self.size), generator=generator) - 1
@@ -138,8 +139,7 @@ class Bench:
 
         def change(clean: Images, rows: Rows) -> Images:
             drawn = {task: torch.stack([draw(task, row) for row in rows[task].tolist()]) for task in clean}
-            radius = epsilon / FULL_SCALE
-            return {task: perturbed(images, radius * drawn[task].to(images.device)) for task, images in clean.items()}
+            return {task: perturbed(images, epsilon * drawn[task].to(images.device)) for task, images in clean.items()}
 
         return change
 
@@ -186,7 +186,7 @@ class Bench:
             victim = self.own(task)
             batch = victim.batch(rows)  # type: ignore[attr-defined]
             found[task] = {
-                "image": (batch.images * FULL_SCALE).round().to(torch.uint8).cpu().numpy(),
+                "image": (batch.images * SHADES).round().to(torch.uint8).cpu().numpy(),
                 "truth": _shown_truth(victim, batch),
                 "output": _shown_output(victim, batch.images),
             }
@@ -194,13 +194,13 @@ class Bench:
 
     @torch.no_grad()
     def examples(self, change: Change) -> dict[str, Leaf]:
-        """perturbation float32 (K, 3, H, W), 0-255 scale, and output of the first K images, by task."""
+        """perturbation float32 (K, 3, H, W), in pixel units, and output of the first K images, by task."""
         rows = self._example_rows()
         clean = {task: self.own(task).images(chosen) for task, chosen in rows.items()}
         given = change(clean, rows)
         return {
             task: {
-                "perturbation": _numpy((given[task] - clean[task]) * FULL_SCALE),
+                "perturbation": _numpy(given[task] - clean[task]),
                 "output": _shown_output(self.own(task), given[task]),
             }
             for task in self.job.tasks
@@ -214,7 +214,7 @@ def _dense(victim: Victim) -> DenseVictim:
 
 
 def _sizes(change: Tensor) -> Leaf:
-    flat = FULL_SCALE * change.flatten(1)
+    flat = change.flatten(1)
     return {"linf": _numpy(flat.abs().amax(dim=1)), "l2": _numpy(flat.norm(dim=1))}
 
 

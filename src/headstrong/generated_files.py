@@ -1,8 +1,8 @@
 """Universal perturbations as files that other programs can read, and how they are added to a picture.
 
-    <folder>/<task>.npy          float32 (3, H, W), channels red, green, blue, on the 0-255 scale
+    <folder>/<task>.npy          float32 (3, H, W), channels red, green, blue, for pixels from 0 to 255
     <folder>/<task>.png          for looking: 128 where nothing changes, stretched to fill 8 bits
-    <folder>/perturbation.json   format, generator, norm, epsilon, size, tasks, files, how to add them
+    <folder>/perturbation.json   format, generator, norm, epsilon ("10/255"), size, tasks, files, how to add them
 
 A dense task is a letter, and its file is named as `tasks.file_safe` writes it.
 """
@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from headstrong import radius
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.jobs import GeneratorJob
 from headstrong.provenance import write_atomically
 from headstrong.tasks import file_safe
 
-FORMAT = "headstrong-perturbation-1"
+FORMAT = "headstrong-perturbation-2"
+FIRST_FORMAT = "headstrong-perturbation-1"  # its epsilon is on the scale of the values
 DESCRIPTION = "perturbation.json"
 HOW = (
     "adversarial = clip(picture + perturbation, 0, 255); picture: red, green, blue, 0 to 255, of this size; "
@@ -38,9 +40,9 @@ _REMEDY = "export it again"
 
 @dataclass(frozen=True)
 class UniversalPerturbation:
-    """One perturbation for all pictures: values float32 (3, H, W) on the 0-255 scale, and the ball it is of.
+    """One perturbation for all pictures: values float32 (3, H, W) for pixels from 0 to 255, and the ball it is of.
 
-    norm: "linf" | "l2". epsilon: radius, 0-255 scale.
+    norm: "linf" | "l2". epsilon: radius in pixel units, images in [0, 1].
     """
 
     values: NDArray[np.float32]
@@ -54,7 +56,7 @@ class UniversalPerturbation:
 
 
 def export_perturbations(folder: Path, job: GeneratorJob, perturbations: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write the perturbations (3, H, W), 0-255 scale, by task of one set of universal generators.
+    """Write the perturbations (3, H, W), for pixels from 0 to 255, by task of one set of universal generators.
 
     Equal content gives equal bytes.
     """
@@ -69,7 +71,7 @@ def export_perturbations(folder: Path, job: GeneratorJob, perturbations: Mapping
         "method": job.method,
         "goal": job.goal,
         "norm": job.norm,
-        "epsilon": job.epsilon,
+        "epsilon": str(radius.parse(job.epsilon)),
         "scale": "0 to 255",
         "size": [height, width],
         "targets": dict(zip(job.tasks, job.targets, strict=True)) if job.targets else {},
@@ -97,11 +99,12 @@ def read_perturbation(path: Path) -> UniversalPerturbation:
         raise BrokenFileError(f"{path}: empty, or holds a value that is not a finite number; {_REMEDY}")
     description = path.with_name(DESCRIPTION)
     if not description.is_file():
-        return UniversalPerturbation(values, "linf", float(np.abs(values).max()))
+        return UniversalPerturbation(values, "linf", float(np.abs(values).max()) / radius.SHADES)
     norm, epsilon = _ball(description)
     found = float(np.abs(values).max() if norm == "linf" else np.linalg.norm(values.astype(np.float64)))
-    if found > epsilon + ROUNDING:
-        raise BrokenFileError(f"{path}: its {norm} norm is {found:.6g}, {description} says {epsilon:g}; {_REMEDY}")
+    if found > radius.SHADES * epsilon + ROUNDING:
+        said = f"its {norm} norm is {radius.text(found / radius.SHADES)}, {description} says {radius.text(epsilon)}"
+        raise BrokenFileError(f"{path}: {said}; {_REMEDY}")
     return UniversalPerturbation(values, norm, epsilon)
 
 
@@ -132,7 +135,7 @@ def whole_numbers(perturbation: UniversalPerturbation) -> NDArray[np.int32]:
     size = np.abs(perturbation.values).astype(np.float64)
     if perturbation.norm == "linf":
         # What float rounding took off a whole number is given back, but never more than the ball allows.
-        size = np.minimum(np.floor(size + ROUNDING), np.floor(perturbation.epsilon))
+        size = np.minimum(np.floor(size + ROUNDING), np.floor(radius.SHADES * perturbation.epsilon + 1e-6))
     return (np.sign(perturbation.values) * np.floor(size)).astype(np.int32)
 
 
@@ -180,13 +183,12 @@ def _file_name(job: GeneratorJob, task: str) -> str:
 def _ball(description: Path) -> tuple[str, float]:
     try:
         fields: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
-        norm, epsilon = str(fields["norm"]), float(fields["epsilon"])
+        norm, epsilon = str(fields["norm"]), float(radius.parse(fields["epsilon"]))
+        epsilon /= radius.SHADES if fields.get("format") == FIRST_FORMAT else 1
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenFileError(f"{description}: not the description of a perturbation ({_line(error)})") from error
-    if norm not in ("linf", "l2") or not 0 <= epsilon < float("inf"):
-        raise BrokenFileError(
-            f"{description}: norm {norm!r}, epsilon {epsilon}; expected linf or l2, and a number >= 0"
-        )
+    if norm not in ("linf", "l2"):
+        raise BrokenFileError(f"{description}: norm {norm!r}; expected linf or l2")
     return norm, epsilon
 
 

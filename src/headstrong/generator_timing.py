@@ -91,7 +91,7 @@ def _published_job(method: str, mode: str, blocks: int) -> GeneratorJob:
         mode=mode,
         goal="untargeted",
         norm="linf",
-        epsilon=5.0,
+        epsilon=5 / 255,
         tasks=("s", "d", "n"),
         label="",
         targets=(),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from headstrong.attackconfig import Name, PositiveFloat, PositiveInt
+from headstrong.attackconfig import Name, PositiveFloat, PositiveInt, PositiveRadius, check_radii
 from headstrong.pictureconfig import Share
 from headstrong.protocol import Section, SwitchesConfig
 
@@ -51,8 +51,8 @@ class GeneratorsConfig(Section):
     )
     target: str | list[str] | None = Field(None, description="targeted: the class, or one for each domain.")
     norm: Annotated[list[Literal["linf", "l2"]], Field(min_length=1)] = Field(["linf"], description="Norm of the ball.")
-    epsilon: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
-        description="Radii on the 0-255 scale of the papers of MTA and GAP: 10 is 10/255."
+    epsilon: Annotated[list[PositiveRadius], Field(min_length=1)] = Field(
+        description='Radii above 0, as in `attacks`: the 10 of the papers of MTA and GAP is "10/255", for l2 as well.'
     )
     blocks: BlocksConfig = Field(BlocksConfig(), description="Residual blocks.")
     filters: PositiveInt = Field(64, description="Channels after the first layer; 64: the published networks.")
@@ -71,8 +71,9 @@ class GeneratorsConfig(Section):
     def _check(self) -> GeneratorsConfig:
         if (self.classifiers is None) == (self.section is None):
             raise ValueError("classifiers, section: give one of them, the victims")
-        if max(self.epsilon) > 255 and "linf" in self.norm:
-            raise ValueError(f"epsilon {max(self.epsilon):g}: the scale is 0 to 255")
+        check_radii(self.epsilon, self.norm)
+        if 1 in self.epsilon and "linf" in self.norm:
+            raise ValueError('epsilon 1: all images are within 1 in linf; write "1/255" for what once was written 1')
         if self.section is not None and (self.goals != ["untargeted"] or self.label or self.target):
             raise ValueError(
                 "section: a dense model has no classes to aim at; leave out label and target, goals: [untargeted]"

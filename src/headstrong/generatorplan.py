@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headstrong import radius
 from headstrong.errors import ConfigError
 from headstrong.jobs import ClassifierJob, GeneratedJob, GeneratorJob
 from headstrong.pictureconfig import TESTS_CHOSEN, classifier_job, epochs_of
@@ -163,7 +164,7 @@ class GeneratorPlan:
             settings.methods, settings.modes, settings.goals, settings.norm, settings.epsilon
         ):
             yield GeneratorJob(
-                id=f"{family}-{method}-{mode}-{goal}-{norm}-{epsilon:g}",
+                id=f"{family}-{method}-{mode}-{goal}-{norm}-{radius.in_name(epsilon)}",
                 family=family,
                 kind="classes" if settings.classifiers else "dense",
                 method=method,

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from headstrong.attackconfig import Name, PositiveFloat, PositiveInt, Start
+from headstrong.attackconfig import Name, PositiveFloat, PositiveInt, PositiveRadius, Start, check_radii
 from headstrong.pictureconfig import Share
 from headstrong.protocol import Section, SwitchesConfig
+from headstrong.radius import Radius
 
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 Objective = Literal["cf", "cf_delta", "disruption", "dgba", "total", "single", "oracle", "noise"]
@@ -57,10 +58,8 @@ class HiddenAttacksConfig(Section):
     )
     stepper: Literal["fgsm", "ifgsm", "pgd", "mim", "apgd"] = Field("pgd", description="As in `attacks`.")
     norm: Annotated[list[Literal["linf", "l2"]], Field(min_length=1)] = Field(["linf"], description="Norm of the ball.")
-    epsilon: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = Field(
-        description="Radii; images live in [0, 1]."
-    )
-    step_size: PositiveFloat | None = Field(None, description="As in `attacks`.")
+    epsilon: Annotated[list[Radius], Field(min_length=1)] = Field(description="Radii, as in `attacks`.")
+    step_size: PositiveRadius | None = Field(None, description="As in `attacks`.")
     steps: PositiveInt = Field(20, description="Number of steps.")
     restarts: PositiveInt = Field(1, description="As in `attacks`.")
     start: Start | None = Field(None, description="As in `attacks`.")
@@ -69,13 +68,10 @@ class HiddenAttacksConfig(Section):
     def _check(self) -> HiddenAttacksConfig:
         named: dict[str, Sequence[str]] = {"objectives": self.objectives, "norm": self.norm}
         named["stealth"] = [f"{value:g}" for value in self.stealth]  # as attacks are called
-        named["epsilon"] = [f"{value * 255:g}" for value in self.epsilon]
         for key, values in named.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} {getattr(self, key)}: each at most once, told apart by six digits")
-        if "linf" in self.norm and max(self.epsilon) > 1:
-            largest = max(self.epsilon)
-            raise ValueError(f"epsilon {largest:g}: images live in [0, 1]; {largest:g}/255 is {largest / 255:.6g}")
+        check_radii(self.epsilon, self.norm, self.step_size)
         return self
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from headstrong import radius
 from headstrong.attackplan import FROM_START, ONE_STEP, step_size
 from headstrong.errors import ConfigError
 from headstrong.jobs import AttackJob, ForgettingJob, HiddenAttackJob, HiddenJob, Tasks
@@ -209,7 +210,7 @@ class HiddenPlan:
                 for attacked in sets.get(objective, [()]):
                     words = [objective, access, *(attacked if objective == "single" else ())]
                     words += [f"stealth{stealth:g}"] if stealthy else []
-                    words += [norm, f"{epsilon * 255:g}"]
+                    words += [norm, radius.in_name(epsilon)]
                     named = replace(method, name=".".join(word for word in words if word))
                     own = _pull(settings, objective, protocol)
                     yield HiddenAttackJob(objective, access, float(stealth), attacked, named, **own)
@@ -245,7 +246,7 @@ def _method(
         stepper=stepper,
         norm=norm,
         epsilon=float(epsilon),
-        step_size=(None if stepper in ONE_STEP else chosen.step_size) or step_size(stepper, epsilon, steps),
+        step_size=float((None if stepper in ONE_STEP else chosen.step_size) or step_size(stepper, epsilon, steps)),
         steps=steps,
         start=start,
         restarts=chosen.restarts if stepper != "noise" and start == "uniform" else 1,

@@ -147,7 +147,7 @@ class GeneratorJob:
     mode: str  # "universal" | "instance"
     goal: str  # "untargeted" | "targeted"
     norm: str
-    epsilon: float  # on the 0-255 scale
+    epsilon: float  # radius in pixel units, images in [0, 1]
     tasks: tuple[str, ...]
     label: str  # classes: the label attacked; dense: ""
     targets: tuple[str, ...]  # targeted: a class per task

@@ -37,7 +37,7 @@ plan:
     tasks: sd
     sizes: [2]
     reference: true
-    adversarial: {stepper: fgsm, balancer: dgba, epsilon: 0.03137254901960784}
+    adversarial: {stepper: fgsm, balancer: dgba, epsilon: "8/255"}
 chains: [sd]
 model: {width: 0.0625}
 training: {epochs: 3, batch_size: 6}
@@ -67,7 +67,7 @@ hidden:
     hide: [d]
     access: [heads]
     forgetting: {epochs: 2, batch_size: 6, curve: 1}
-    attacks: {objectives: [cf, noise], stealth: [0], steps: 1, epsilon: [0.03137254901960784]}
+    attacks: {objectives: [cf, noise], stealth: [0], steps: 1, epsilon: ["8/255"]}
 attacks:
   pgd: {steps: [1]}
   noise: {}

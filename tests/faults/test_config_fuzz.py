@@ -212,7 +212,7 @@ BROKEN_TEXTS = {
     "scalar": "hello",
     "twice a layout": "plan: {sharing: {layouts: [0, 0]}}",
     "twice an encoder": "plan: {three: {encoders: [resnet18, resnet18]}}",
-    "twice a radius": "attacks: {pgd: {epsilon: [0.03137254901960784, 0.03137254901960785]}}",
+    "twice a radius": "attacks: {pgd: {epsilon: [8/255, 0.03137254901960785]}}",
     "many trials": "importance: {shapes: {trials: 1000000000}}",
     "many points": "hidden: {attributes: {forgetting: {epochs: 1000000000, curve: 1000000000}}}",
     "long name": f"study: {{name: {'a' * 300}}}",

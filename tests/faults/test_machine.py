@@ -87,7 +87,7 @@ def fill(place: Path, room: int) -> Path:
 
 SETTINGS = {"source": "rooms", "size": [32, 32], "count": 8, "antialias": 1, "seed": 3}
 MODEL = "combinations-resnet18-sd"
-SHOWN = {"family": "pgd", "norm": "linf", "epsilon": 0.03137254901960784, "steps": 25}
+SHOWN = {"family": "pgd", "norm": "linf", "epsilon": "8/255", "steps": 25}
 
 
 @pytest.fixture(scope="module")

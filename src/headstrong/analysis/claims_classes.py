@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from headstrong import radius
 from headstrong.analysis import claims_stats
 from headstrong.analysis.claims_rules import Evidence, LackingError, Tables
 
@@ -74,7 +75,7 @@ def _chosen(study: Tables, objective: str) -> pd.DataFrame:
         & rows["epsilon"].le(RADIUS + 1e-9)
     ]
     if rows.empty:
-        raise LackingError(f"no {objective} on classifiers, with the visible heads, up to radius 8/255")
+        raise LackingError(f"no {objective} on classifiers, with the visible heads, up to radius {radius.text(RADIUS)}")
     far = np.abs(np.log(rows["stealth"].where(rows["stealth"] > 0) / STEALTH)).fillna(np.inf)
     rows = rows.assign(far=far, less=-rows["epsilon"], fewer=-rows["steps"])
     parts = []

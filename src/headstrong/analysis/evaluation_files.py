@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import h5py
@@ -12,10 +12,13 @@ from headstrong.errors import BrokenFileError, MissingDataError
 
 
 @contextlib.contextmanager
-def opened(path: Path, form: str, title: str, source: str, remedy: str) -> Iterator[h5py.File]:
+def opened(
+    path: Path, form: str, title: str, source: str, remedy: str, older: Collection[str] = ()
+) -> Iterator[h5py.File]:
     """The file, read-only; what its reading raises inside ends in one line that names the file.
 
     form: the format it must have. title: what such a file is called. source: what makes it. remedy: what to do.
+    older: formats that the caller still reads.
     Raises MissingDataError when it is absent, BrokenFileError when it is truncated, foreign or incomplete.
     """
     if not path.is_file():
@@ -23,7 +26,7 @@ def opened(path: Path, form: str, title: str, source: str, remedy: str) -> Itera
     try:
         # No lock: files are renamed into place when whole, and locks fail on some network file systems.
         with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format") != form:
+            if file.attrs.get("format") not in (form, *older):
                 raise BrokenFileError(f"{path}: not {title} ({form}); {remedy}")
             yield file
     except BrokenFileError:

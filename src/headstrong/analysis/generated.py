@@ -97,7 +97,7 @@ def build_table(evaluations: Sequence[Path], *, seed: int = 0, draws: int = BOOT
 def rows(family: Family, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS) -> list[Row]:
     """One row per situation, task and metric, situations in the order of the file.
 
-    Columns COLUMNS; epsilon is on the 0-255 scale, values are in the units of the head of this module.
+    Columns COLUMNS; epsilon is in pixel units, images in [0, 1], values are in the units of the head of this module.
     `victim` is the set of victims measured (of the trivial predictor ""), `trained_on` the set that a generator was
     trained against ("" else). Clean rows and those of noise have goal "", but for target accuracies, one for each
     class that a targeted generator of the family asks of the task: these have goal "targeted" and the class as target.

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from headstrong.analysis.evaluation_files import opened
 from headstrong.analysis.records import Array, measures_of
 from headstrong.errors import BrokenFileError
+from headstrong.radius import SHADES
 
-FORMAT = "headstrong-generated-1"
+FORMAT = "headstrong-generated-2"
+FIRST_FORMAT = "headstrong-generated-1"  # radii, sizes and perturbations on a scale of 0 to 255
 CLEAN, NOISE, TRIVIAL = "clean", "noise", "trivial"  # the methods that are no generator, in every table
 METHODS = ("gap", "mta")
 REMEDY = "delete it and evaluate this family of generators again"
@@ -31,7 +33,7 @@ class Leaf:
 
     `loss` is float64 (N,). Classes: `prediction` int64 (N,), class numbers. Dense: `measures` float64 (N,) by the names
     of `records.measures_of`, NaN where an image has nothing to measure, and for segmentation `confusion` int64
-    (N, C, C), [true, predicted]. `size` float64 (N,): the norm of the perturbation, 0 to 255 scale; None without one.
+    (N, C, C), [true, predicted]. `size` float64 (N,): the norm of the perturbation in pixel units; None without one.
     """
 
     loss: Array
@@ -46,7 +48,7 @@ class Situation:
     """Every task of one set of victims, clean, under noise, or each under its own perturbation from one generator.
 
     method: "clean" | "noise" | "trivial" (a constant predictor, which has no victim) | "gap" | "mta". mode, goal:
-    "" but for generators. norm: "" without a perturbation; epsilon: its radius on the 0-255 scale, else 0.
+    "" but for generators. norm: "" without a perturbation; epsilon: its radius in pixel units, else 0.
     targets: class names by task, of targeted generators. parameters: of the generators together, else 0.
     """
 
@@ -102,7 +104,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Perturbed:
-    """The same K pictures under a generator: perturbation float32 (K, 3, H, W), 0-255 scale; output as in Pictures."""
+    """The same K pictures under a generator: perturbation float32 (K, 3, H, W), pixel units; output as in Pictures."""
 
     perturbation: NDArray[np.float32]
     output: NDArray[Any]
@@ -132,7 +134,7 @@ def read_examples(path: Path) -> Examples:
 
 def _opened(path: Path, read: Callable[[h5py.File], Found]) -> Found:
     source = "evaluate this family of generators"
-    with opened(path, FORMAT, "an evaluation of generators of headstrong", source, REMEDY) as file:
+    with opened(path, FORMAT, "an evaluation of generators of headstrong", source, REMEDY, [FIRST_FORMAT]) as file:
         return read(file)
 
 
@@ -141,7 +143,7 @@ def _read(file: h5py.File, path: Path) -> Family:
     job = json.loads(file.attrs["job"])
     index = {task: tuple(file[f"index/{task}"].asstr()[:]) for task in tasks}
     classes = {task: tuple(names) for task, names in json.loads(file.attrs["classes"]).items()}
-    reader = _Reader(path, kind, {task: len(names) for task, names in index.items()}, classes)
+    reader = _Reader(path, kind, {task: len(names) for task, names in index.items()}, classes, _unit(file))
     victims = (str(file.attrs["victims"]), *job["transfer"])
     expected = {str(generator["id"]) for generator in job["generators"]}
     if expected != set(file["generated"]):
@@ -149,11 +151,10 @@ def _read(file: h5py.File, path: Path) -> Family:
         raise BrokenFileError(f"{path}: its generators are not those of its job ({lacking}); {REMEDY}")
     labels = {task: reader.classes_of(file[f"labels/{task}"], task) for task in tasks} if kind == "classes" else {}
     situations = [Situation(CLEAN, victim, reader.leaves(file[f"clean/{victim}"])) for victim in victims]
-    for name in sorted(file["noise"], key=_noise_key):
-        norm, epsilon = _noise_key(name)
+    for group in sorted(file["noise"].values(), key=_noise_ball):
+        norm, epsilon = _noise_ball(group)
         situations += [
-            Situation(NOISE, victim, reader.leaves(file[f"noise/{name}/{victim}"], norm), norm, epsilon)
-            for victim in victims
+            Situation(NOISE, victim, reader.leaves(group[victim], norm), norm, epsilon) for victim in victims
         ]
     if kind == "dense":
         situations.append(Situation(TRIVIAL, "", reader.leaves(file["trivial"])))
@@ -174,9 +175,15 @@ def _read(file: h5py.File, path: Path) -> Family:
     )
 
 
-def _noise_key(name: str) -> tuple[str, float]:
-    norm, _, epsilon = name.partition("-")
-    return norm, float(epsilon)
+def _unit(file: h5py.File) -> float:
+    """What radii, sizes and perturbations of the file are divided by to be in pixel units."""
+    return SHADES if file.attrs["format"] == FIRST_FORMAT else 1.0
+
+
+def _noise_ball(group: h5py.Group) -> tuple[str, float]:
+    """Norm and radius of a noise; the first format has them in its name alone."""
+    norm, _, shades = group.name.rpartition("/")[2].partition("-")
+    return norm, float(group.attrs.get("epsilon", float(shades) / SHADES))
 
 
 def _generated(group: h5py.Group, generator: str, victim: str, reader: _Reader) -> Situation:
@@ -187,7 +194,7 @@ def _generated(group: h5py.Group, generator: str, victim: str, reader: _Reader) 
         victim=victim,
         tasks=reader.leaves(group[victim], norm),
         norm=norm,
-        epsilon=float(fields["epsilon"]),
+        epsilon=float(fields["epsilon"]) / reader.unit,
         mode=str(fields["mode"]),
         goal=str(fields["goal"]),
         generator=generator,
@@ -198,19 +205,20 @@ def _generated(group: h5py.Group, generator: str, victim: str, reader: _Reader) 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads leaves and checks them: `counts` images and `classes` names by task."""
+    """Reads leaves and checks them: `counts` images and `classes` names by task, sizes in `unit` (`_unit`)."""
 
     path: Path
     kind: str
     counts: Mapping[str, int]
     classes: Mapping[str, tuple[str, ...]]
+    unit: float
 
     def leaves(self, group: h5py.Group, norm: str = "") -> dict[str, Leaf]:
         return {task: self._leaf(group[task], task, norm) for task in self.counts}
 
     def _leaf(self, group: h5py.Group, task: str, norm: str) -> Leaf:
         loss = self._numbers(group["loss"], task)
-        size = self._numbers(group[norm], task) if norm else None
+        size = self._numbers(group[norm], task) / self.unit if norm else None
         if self.kind == "classes":
             return Leaf(loss, prediction=self.classes_of(group["prediction"], task), size=size)
         measures = {name: self._numbers(group[f"measures/{name}"], task, holes=True) for name in measures_of(task)}
@@ -255,7 +263,7 @@ def _examples(file: h5py.File) -> Examples:
     }
     perturbed = {
         name: {
-            task: Perturbed(*(group[f"{name}/{task}/{part}"][:] for part in ("perturbation", "output")))
+            task: Perturbed(group[f"{name}/{task}/perturbation"][:] / _unit(file), group[f"{name}/{task}/output"][:])
             for task in tasks
         }
         for name in names

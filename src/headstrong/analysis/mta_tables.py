@@ -16,10 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from headstrong import published
+from headstrong import published, radius
 from headstrong.analysis.files import read_table
 from headstrong.analysis.generated_records import CLEAN, METHODS, NOISE, TRIVIAL
 from headstrong.errors import BrokenFileError
+from headstrong.radius import SHADES
 
 COLUMNS = (
     "table",
@@ -91,7 +92,7 @@ def build_table(generated: pd.DataFrame, cost: pd.DataFrame | None = None) -> pd
     generated: generated.csv; cost: generator_cost.csv, None where it was not measured.
     block: a radius, with the mode in Tables 5 and 6; row: Clean, Constant, GAP, MTA or Noise; column: a domain or
     AVERAGE over the domains, or a heading of Table 5. Numbers are in percent but for depth (metres, and a ratio) and
-    angles (degrees), Table 7 in millions and milliseconds; epsilon is on the 0-255 scale. gain: MTA minus GAP on the
+    angles (degrees), Table 7 in millions and milliseconds; epsilon is in pixel units. gain: MTA minus GAP on the
     same images, as in generated.csv. Errors of averages and their gains take the domains, whose images differ, as
     independent.
     """
@@ -142,7 +143,7 @@ def _class_tables(part: pd.DataFrame) -> Iterator[Row]:
                 rows = beside if method == NOISE else chosen
                 rows = rows.loc[rows["method"].eq(method) & rows["norm"].eq(norm) & rows["epsilon"].eq(epsilon)]
                 for metric in metrics:
-                    yield from _domains(table, radius(norm, epsilon), method, rows.loc[rows["metric"].eq(metric)])
+                    yield from _domains(table, _ball(norm, epsilon), method, rows.loc[rows["metric"].eq(metric)])
 
 
 def _domains(table: str, block: str, method: str, rows: pd.DataFrame) -> Iterator[Row]:
@@ -152,7 +153,7 @@ def _domains(table: str, block: str, method: str, rows: pd.DataFrame) -> Iterato
         return
     names = stands_for(list(rows["task"]))
     first = rows.iloc[0]
-    metric, size = str(first["metric"]), float(first["epsilon"]) if first["norm"] in ("linf", "") else math.nan
+    metric, size = str(first["metric"]), _printed(first["epsilon"]) if first["norm"] in ("linf", "") else math.nan
     said = {name: _said(table, size, method, metric, domain) for name, domain in names.items()}
     for row in rows.to_dict("records"):
         domain = names.get(row["task"], "")
@@ -209,15 +210,15 @@ def _dense_rows(table: str, rows: pd.DataFrame, note: str | None) -> Iterator[Ro
     generators = rows.loc[rows["method"].isin(METHODS)]
     for norm, epsilon in _radii(generators):
         here = rows.loc[rows["norm"].eq(norm) & rows["epsilon"].eq(epsilon)]
-        beside = note if norm == "linf" and epsilon == 5 else None
+        beside = note if norm == "linf" and _printed(epsilon) == 5 else None
         for mode in MODES:
             for method in METHODS:
                 chosen = here.loc[here["mode"].eq(mode) & here["method"].eq(method)]
                 yield from _measures(
-                    table, f"{radius(norm, epsilon)}, {MODES[mode]}", method, MODES[mode], chosen, beside
+                    table, f"{_ball(norm, epsilon)}, {MODES[mode]}", method, MODES[mode], chosen, beside
                 )
         noise = here.loc[here["method"].eq(NOISE)]
-        yield from _measures(table, f"{radius(norm, epsilon)}, noise", NOISE, NOISE, noise, None)
+        yield from _measures(table, f"{_ball(norm, epsilon)}, noise", NOISE, NOISE, noise, None)
 
 
 def _measures(table: str, block: str, method: str, mode: str, rows: pd.DataFrame, note: str | None) -> Iterator[Row]:
@@ -270,9 +271,14 @@ def _cell(table: str, block: str, method: str, row: Mapping[str, Any], column: s
     }
 
 
-def radius(norm: str, epsilon: float) -> str:
-    """A radius on the 0-255 scale in words: "epsilon 5", "epsilon 500 (L2)"."""
-    return f"epsilon {epsilon:g}" + (" (L2)" if norm == "l2" else "")
+def _ball(norm: str, epsilon: float) -> str:
+    """What a block is called: "epsilon 5/255", "epsilon 0.5 (L2)"."""
+    return f"epsilon {radius.text(epsilon)}" + (" (L2)" if norm == "l2" else "")
+
+
+def _printed(epsilon: float) -> float:
+    """A radius as the paper has it, with pixels from 0 to 255."""
+    return round(SHADES * float(epsilon), 6)
 
 
 def _radii(rows: pd.DataFrame) -> list[tuple[str, float]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from headstrong import published
+from headstrong import published, radius
 from headstrong.analysis.plan import ENCODERS_BY_SIZE, sort_cells
 from headstrong.analysis.plan import cells as plan_cells
 from headstrong.analysis.records import CLEAN
@@ -38,14 +38,19 @@ def choose_attack(
     vulnerability: pd.DataFrame,
     family: str | None = None,
     norm: str = "linf",
-    epsilon: float = 8 / 255,
+    epsilon: float | str = 8 / 255,
     steps: int | None = None,
     multi: str = "total",
 ) -> AttackChoice:
     """The attack asked for, if it is in the table; family None: the first with a gradient; steps None: the most.
 
-    Raises ConfigError, with what there is, when it is not in the table.
+    epsilon: as `radius.parse` reads it. Raises ConfigError where it is not a radius and, with what there is, when the
+    attack is not in the table.
     """
+    try:
+        epsilon = float(radius.parse(epsilon))
+    except ValueError as error:
+        raise ConfigError(f"analysis: epsilon: {error}") from None
     attacks = vulnerability.loc[vulnerability["attack"] != CLEAN]
     columns = ["family", "stepper", "norm", "epsilon", "steps"]
     there = attacks[columns].drop_duplicates().sort_values(columns)
@@ -56,8 +61,9 @@ def choose_attack(
     if steps is not None:
         match &= there["steps"].eq(steps)
     if not match.any():
-        known = "; ".join(f"{r.family} {r.norm} {r.epsilon:.6g} {r.steps}" for r in there.itertuples()) or "none"
-        asked = f"{family} {norm} {epsilon:.6g} {'' if steps is None else steps}".strip()
+        run = [f"{r.family} {r.norm} {radius.text(r.epsilon)} {r.steps}" for r in there.itertuples()]
+        known = "; ".join(run) or "none"
+        asked = f"{family} {norm} {radius.text(epsilon)} {'' if steps is None else steps}".strip()
         raise ConfigError(f"analysis: no attack '{asked}' was run; there are (family norm epsilon steps): {known}")
     chosen = there.loc[match].iloc[-1]
     return AttackChoice(family, norm, float(chosen["epsilon"]), int(chosen["steps"]), multi)

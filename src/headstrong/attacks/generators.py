@@ -1,8 +1,8 @@
 """Perturbations from a generator's raw output, and the losses that generators are trained with.
 
 Sources: Guo et al. (2020), "Multi-Task Adversarial Attack" (MTA), equations 2 to 5 and the scaling map of section 3.1;
-Poursaeed et al. (2018), "Generative Adversarial Perturbations" (GAP), and its released code. Images live in [0, 1];
-epsilon is on the 0-255 scale of both papers, so a radius in pixel units is epsilon / 255, of L2 norms as well.
+Poursaeed et al. (2018), "Generative Adversarial Perturbations" (GAP), and its released code. Images live in [0, 1],
+and radii are in the same units; both papers have pixels from 0 to 255, and radii of either norm 255 times as large.
 """
 
 from __future__ import annotations
@@ -17,33 +17,31 @@ NORMS = ("linf", "l2")
 SCALINGS = ("whole", "channel")
 FLOOR = 1e-8  # a loss can be 0 in float32, and its logarithm must be a number
 TINY = 1e-12  # a raw perturbation of norm 0 stays 0
-FULL_SCALE = 255.0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 def scale(raw: Tensor, norm: str, epsilon: float, scaling: str = "whole") -> Tensor:
-    """Perturbations (B, 3, H, W) in pixel units from raw ones in [-1, 1], inside the ball of radius epsilon / 255.
+    """Perturbations (B, 3, H, W) in pixel units from raw ones in [-1, 1], inside the ball of radius epsilon.
 
-    "whole": MTA's map, each multiplied by min(1, radius / its norm). "channel", Linf only: GAP's released code in pixel
+    "whole": MTA's map, each multiplied by min(1, epsilon / norm). "channel", Linf only: GAP's released code in pixel
     space. It takes (raw + 1) / 2 for an image, normalises it with ImageNet's mean and deviation, and multiplies each
-    channel by min(1, radius / (deviation * largest)), with no gradient through the largest; the deviation cancels.
+    channel by min(1, epsilon / (deviation * largest)), with no gradient through the largest; the deviation cancels.
     Raises ConfigError for another norm or scaling, and for "channel" in L2.
     """
     if norm not in NORMS:
         raise ConfigError(f"norm '{norm}' is unknown; choose {' or '.join(NORMS)}")
-    radius = epsilon / FULL_SCALE
     if scaling == "channel":
         if norm != "linf":
             raise ConfigError(f"perturbation_scale channel: GAP's code has it for linf only, not {norm}; use whole")
         mean = torch.tensor(IMAGENET_MEAN, dtype=raw.dtype, device=raw.device).reshape(3, 1, 1)
         image = (raw + 1) / 2 - mean
         largest = image.detach().abs().amax(dim=(2, 3), keepdim=True)
-        return image * (radius / largest.clamp(min=TINY)).clamp(max=1)
+        return image * (epsilon / largest.clamp(min=TINY)).clamp(max=1)
     if scaling != "whole":
         raise ConfigError(f"perturbation_scale '{scaling}' is unknown; choose {' or '.join(SCALINGS)}")
     flat = raw.flatten(1)
     length = flat.abs().amax(dim=1) if norm == "linf" else (flat * flat).sum(dim=1).clamp(min=TINY**2).sqrt()
-    return raw * (radius / length.clamp(min=TINY)).clamp(max=1)[:, None, None, None]
+    return raw * (epsilon / length.clamp(min=TINY)).clamp(max=1)[:, None, None, None]
 
 
 def perturbed(images: Tensor, perturbation: Tensor) -> Tensor:

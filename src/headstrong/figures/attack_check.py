@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
+from headstrong import radius
 from headstrong.analysis.records import CLEAN
 from headstrong.analysis.tables import AttackChoice, select
 from headstrong.errors import MissingDataError
@@ -47,7 +48,9 @@ def multiples(vulnerability: pd.DataFrame, choice: AttackChoice) -> pd.DataFrame
     clean = models[["model", "task", "mean"]].rename(columns={"mean": "clean"})
     found = pd.concat([part.assign(kind=kind).merge(clean, on=["model", "task"]) for kind, part in parts.items()])
     if found.empty:
-        raise MissingDataError(f"attack check: no attack or noise of {choice.norm} {choice.epsilon:.6g} in the table")
+        raise MissingDataError(
+            f"attack check: no attack or noise of {choice.norm} {radius.text(choice.epsilon)} in the table"
+        )
     return found.assign(multiple=found["mean"] / found["clean"])[["kind", "model", "task", "multiple"]]
 
 
@@ -82,8 +85,8 @@ def draw(vulnerability: pd.DataFrame, choice: AttackChoice, settings: Mapping[st
             [f"{letter}\n{TASKS[letter].title}" if len(letters) < 7 else letter for letter in letters],
         )
         panel.set_ylabel("Error / error without attack")
-        radius = f"{choice.epsilon * 255:g}/255"
-        panel.set_title(f"{choice.family}, {choice.norm} ball of radius {radius}, {choice.steps} steps; all models")
+        size = radius.text(choice.epsilon)
+        panel.set_title(f"{choice.family}, {choice.norm} ball of radius {size}, {choice.steps} steps; all models")
         handles = [Patch(facecolor=c, hatch=h, edgecolor="#333333", label=words) for words, c, h in KINDS.values()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
         return figure

@@ -123,7 +123,7 @@ def draw(
     *,
     norm: str = "linf",
 ) -> Figure:
-    """Average relative performance in percent against the radius in 1/255; the lower, the stronger the attack.
+    """Average relative performance in percent against the radius; the lower, the stronger the attack.
 
     balanced: balanced.csv; plan: `analysis.plan.read_plan`. Balancers without a look (LOOKS) are not drawn. One column
     per stepper, one row per way of training. Bars are standard errors. SINGLE is the mean over the tasks attacked
@@ -139,7 +139,8 @@ def draw(
     steppers = [name for name in STEPPERS if name in set(table["stepper"])]
     trainings = sorted(set(table["adversarial"]))
     balancers = [name for name in LOOKS if name in set(table["balancer"])]
-    radii = sorted({round(float(value) * 255, 4) for value in table["epsilon"]})
+    unit, words_of_axis = frames.radius_axis(norm)
+    radii = sorted({round(unit * float(value), 4) for value in table["epsilon"]})
     doubling = _doubling(radii)
     with style.context(settings) as whole:
         figure = style.new_figure(whole["width"], 2.15 * len(trainings) + 0.85)
@@ -148,14 +149,14 @@ def draw(
             for column, stepper in enumerate(steppers):
                 panel = panels[line, column]
                 part = table.loc[table["stepper"].eq(stepper) & table["adversarial"].eq(training)]
-                _draw_panel(panel, part, balancers, doubling)
+                _draw_panel(panel, part, balancers, unit, doubling)
                 if line == 0:
                     panel.set_title(_stepper_words(table, stepper), fontsize=8)
                 if column == 0:
                     panel.set_ylabel(f"{frames.trained(training)}\nAverage relative\nperformance (%)")
         for panel in panels[-1]:
             _set_radii(panel, radii, doubling)
-            panel.set_xlabel("Radius (1/255)")
+            panel.set_xlabel(words_of_axis)
         figure.suptitle(f"{family.words}, {frames.norm_words(norm)}", x=0.01, ha="left", fontsize=8.5)
         figure.legend(
             handles=_legend(balancers),
@@ -165,8 +166,8 @@ def draw(
         return figure
 
 
-def _draw_panel(panel: Any, part: pd.DataFrame, balancers: list[str], doubling: bool) -> None:
-    part = part.assign(x=(part["epsilon"].astype(float) * 255).round(4), y=100 * part["relative_performance"])
+def _draw_panel(panel: Any, part: pd.DataFrame, balancers: list[str], unit: float, doubling: bool) -> None:
+    part = part.assign(x=(unit * part["epsilon"].astype(float)).round(4), y=100 * part["relative_performance"])
     panel.axhline(0, color="#333333", lw=0.7)
     panel.yaxis.set_major_locator(MaxNLocator(5))
     if part.empty:

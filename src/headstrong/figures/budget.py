@@ -16,13 +16,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from headstrong import radius
 from headstrong.analysis import tables
 from headstrong.analysis.tables import AttackChoice
 from headstrong.errors import MissingDataError
 from headstrong.figures import frames, style
 from headstrong.tasks import TASKS, in_order
 
-VARIED = {"steps": "Steps", "epsilon": "Radius (1/255)", "norm": "Norm and radius"}
+VARIED = {"steps": "Steps", "epsilon": "Radius", "norm": "Norm and radius"}
 ATTACKS = {
     "single": ("main task attacked", style.SINGLE_COLOUR, ""),
     "multi": ("all tasks attacked", style.MULTI_COLOUR, "////"),
@@ -43,7 +44,7 @@ def settings_of(vulnerability: pd.DataFrame, choice: AttackChoice, varied: str) 
     columns = ["family", "norm", "epsilon", "steps"]
     there = vulnerability.loc[vulnerability["stepper"].eq(stepper) & vulnerability["balancer"].ne(""), columns]
     there = there.drop_duplicates()
-    there = there.assign(radius=(there["epsilon"].astype(float) * 255).round(6), other=there["norm"].ne(choice.norm))
+    there = there.assign(radius=there["epsilon"].astype(float).round(9), other=there["norm"].ne(choice.norm))
     at = {
         "norm": there["norm"].eq(choice.norm),
         "epsilon": frames.same(there["epsilon"], choice.epsilon),
@@ -204,8 +205,8 @@ def _label(setting: AttackChoice, varied: str) -> str:
     if varied == "steps":
         return str(setting.steps)
     if varied == "epsilon":
-        return f"{setting.epsilon * 255:.4g}"
-    return f"{frames.norm_words(setting.norm)}\n{frames.radius(setting.epsilon, setting.norm)}"
+        return radius.text(setting.epsilon)
+    return f"{frames.norm_words(setting.norm)}\n{radius.text(setting.epsilon)}"
 
 
 def _models(table: pd.DataFrame) -> str:
@@ -218,7 +219,7 @@ def _models(table: pd.DataFrame) -> str:
 def _fixed(choice: AttackChoice, varied: str) -> str:
     parts = {
         "norm": frames.norm_words(choice.norm),
-        "epsilon": f"radius {frames.radius(choice.epsilon, choice.norm)}",
+        "epsilon": f"radius {radius.text(choice.epsilon)}",
         "steps": f"{choice.steps} steps",
     }
     hidden = ("norm", "epsilon") if varied == "norm" else (varied,)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from headstrong import radius
 from headstrong.analysis.plan import plain
 from headstrong.analysis.tables import AttackChoice
 from headstrong.errors import MissingDataError
@@ -41,7 +42,7 @@ def lines(
     fits = table["stepper"].eq(frames.stepper_of(vulnerability, choice)) & table["norm"].eq(choice.norm)
     table = table.loc[fits & frames.same(table["epsilon"], choice.epsilon)]
     if table.empty:
-        threat = f"{choice.norm} {frames.radius(choice.epsilon, choice.norm)}"
+        threat = f"{choice.norm} {radius.text(choice.epsilon)}"
         raise MissingDataError(f"curves.csv: no curve of a single-task model or pair of {encoder} at {threat}")
     table = table.loc[table["steps"].eq(table["steps"].max())]
     table = table.assign(attacked=table["attacked"].map(in_order), foreign=table["family"].ne(choice.family))
@@ -88,7 +89,7 @@ def draw(
                 panel.set_xlabel("Step of the attack")
         for panel in list(panels.flat)[len(mains) :]:
             panel.set_visible(False)
-        size = frames.radius(choice.epsilon, choice.norm)
+        size = radius.text(choice.epsilon)
         figure.suptitle(f"{encoder}, {frames.norm_words(choice.norm)}, radius {size}", x=0.01, ha="left", fontsize=8.5)
         handles = _legend(frames.task_order(table["auxiliary"]), bool(table["auxiliary"].eq("").any()))
         figure.legend(

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from headstrong.analysis.tables import AttackChoice
 from headstrong.errors import MissingDataError
+from headstrong.radius import SHADES
 from headstrong.tasks import TASKS, in_order
 
 NORMS = {"linf": "$L_\\infty$", "l2": "$L_2$"}
@@ -92,10 +93,9 @@ def grid_of(count: int) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def radius(epsilon: float, norm: str) -> str:
-    """A radius in pixel units in words: "8/255" in the maximum norm and for small ones of any norm, else as it is."""
-    shades = epsilon * 255
-    return f"{shades:g}/255" if norm == "linf" or shades <= 16 + 1e-9 else f"{epsilon:g}"
+def radius_axis(norm: str) -> tuple[float, str]:
+    """Factor on radii along an axis, and the words at it: 255ths in the maximum norm, else pixel units."""
+    return (SHADES, f"Radius (1/{SHADES})") if norm == "linf" else (1.0, f"Radius, {norm_words(norm)}")
 
 
 def norm_words(norm: str) -> str:

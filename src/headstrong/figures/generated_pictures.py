@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from headstrong import radius
 from headstrong.analysis.generated_records import (
     METHODS,
     Examples,
@@ -32,7 +33,7 @@ from headstrong.figures import frames, style
 from headstrong.tasks import TASKS
 
 AT_MOST = 2  # examples of a task
-RADIUS = 5.0  # of the published pictures; the nearest is shown
+RADIUS = 5 / 255  # of the published pictures; the nearest is shown
 MODES = {"instance": "per-instance", "universal": "universal"}
 CHANGED, KEPT = "#B22222", "#333333"
 UNLABELLED, UNKNOWN = "#E4E4E4", "#FFFFFF"
@@ -52,7 +53,7 @@ class Choice:
     def words(self) -> str:
         """What is shown, for the heading."""
         one = self.situation
-        size = f"{frames.norm_words(one.norm)}, radius {one.epsilon:g}/255"
+        size = f"{frames.norm_words(one.norm)}, radius {radius.text(one.epsilon)}"
         return f"{one.method.upper()}, {MODES[one.mode]}, {one.goal}, {size}"
 
 
@@ -161,19 +162,19 @@ def _draw_dense(choice: Choice, examples: Examples, settings: Mapping[str, Any] 
 
 def _three(row: Any, image: Image, perturbation: Image, one: Situation) -> None:
     """Picture, perturbation and their sum, as colours (H, W, 3)."""
-    sum_of_both = np.clip(image + perturbation, 0, 255)
-    shown = (image / 255, 0.5 + perturbation / (2 * _largest(one, perturbation)), sum_of_both / 255)
-    for panel, colours in zip(row, shown, strict=True):
+    picture = image / radius.SHADES
+    change = 0.5 + perturbation / (2 * _largest(one, perturbation))
+    for panel, colours in zip(row, (picture, change, picture + perturbation), strict=True):
         panel.imshow(np.clip(np.moveaxis(colours, 0, -1), 0, 1))
 
 
 def _largest(one: Situation, perturbation: Image) -> float:
     """What is drawn as black or full colour: the radius in the maximum norm, else the largest value there is."""
-    return one.epsilon if one.norm == "linf" else max(float(np.abs(perturbation).max()), 1e-6)
+    return one.epsilon if one.norm == "linf" else max(float(np.abs(perturbation).max()), 1e-9)
 
 
 def _titles(row: Any, one: Situation, perturbations: Image) -> None:
-    times = 127.5 / _largest(one, perturbations[0])
+    times = 0.5 / _largest(one, perturbations[0])
     scale = f"perturbation,\n× {times:.3g}" if one.norm == "linf" else "perturbation,\nscaled to fill"
     for panel, title in zip(row, ("picture", scale, "picture and\nperturbation"), strict=True):
         panel.set_title(title, fontsize=7.5, loc="center", fontweight="normal")

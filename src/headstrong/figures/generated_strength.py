@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from headstrong import radius
 from headstrong.analysis.generated import harm
 from headstrong.analysis.generated_records import CLEAN, METHODS, NOISE, TRIVIAL
 from headstrong.analysis.mta_tables import AVERAGE, CLASS_TABLES, HEADINGS
@@ -89,7 +90,7 @@ def _draw_classes(part: pd.DataFrame, width: float) -> Figure:
     goals = [goal for goal in GOALS if (part["goal"].eq(goal) & part["mode"].ne("")).any()]
     figure = style.new_figure(width, 2.0 * len(goals) + 0.85)
     panels = figure.subplots(len(goals), len(modes), sharex=True, sharey=True, squeeze=False)
-    radii = _radii(part)
+    radii, (unit, words_of_axis) = _radii(part), _axis(part)
     for line, goal in enumerate(goals):
         metric, words = GOALS[goal]
         rows = part.loc[part["metric"].eq(metric)]
@@ -99,28 +100,28 @@ def _draw_classes(part: pd.DataFrame, width: float) -> Figure:
             noise = rows.loc[rows["method"].eq(NOISE) & rows["epsilon"].isin(list(here["epsilon"]))]
             for number, (method, look) in enumerate(LOOKS.items()):
                 these = noise if method == NOISE else here.loc[here["method"].eq(method)]
-                _mean_line(panel, these, look, _shift(radii, number))
+                _mean_line(panel, these, look, unit, _shift(radii, number))
             panel.set_title(f"{MODES[mode]}, {goal}", fontsize=8)
             _set_radii(panel, radii)
         panels[line, 0].set_ylabel(words)
         panels[line, 0].set_ylim(-4, 104)
     for panel in panels[-1]:
-        panel.set_xlabel("Radius (1/255)")
+        panel.set_xlabel(words_of_axis)
     handles = [Line2D([], [], ms=4, label=_word(method), **look) for method, look in LOOKS.items()]
     handles.append(Line2D([], [], ls="", marker="o", ms=2.6, color="#333333", alpha=0.5, label="one task"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 
-def _mean_line(panel: Any, rows: pd.DataFrame, look: dict[str, Any], shift: float) -> None:
+def _mean_line(panel: Any, rows: pd.DataFrame, look: dict[str, Any], unit: float, shift: float) -> None:
     if rows.empty:
         return
-    panel.plot(rows["epsilon"] + shift, rows["value"], ls="", marker="o", ms=2.6, alpha=0.5, color=look["color"])
+    panel.plot(unit * rows["epsilon"] + shift, rows["value"], ls="", marker="o", ms=2.6, alpha=0.5, color=look["color"])
     groups = rows.groupby("epsilon")
     # Images of tasks differ: their errors are independent.
     errors = groups["standard_error"].apply(lambda values: float(np.sqrt((values**2).sum())) / len(values))
     means = groups["value"].mean()
-    panel.errorbar(means.index + shift, means, errors, ms=4, zorder=4, **look, **BARS)
+    panel.errorbar(unit * means.index + shift, means, errors, ms=4, zorder=4, **look, **BARS)
 
 
 def _draw_dense(part: pd.DataFrame, width: float) -> Figure:
@@ -130,7 +131,7 @@ def _draw_dense(part: pd.DataFrame, width: float) -> Figure:
     lines, columns = frames.grid_of(len(measures))
     figure = style.new_figure(width, 1.6 * lines + 0.95)
     panels = figure.subplots(lines, columns, sharex=True, squeeze=False)
-    radii = _radii(part)
+    radii, (unit, words_of_axis) = _radii(part), _axis(part)
     for panel, (task, metric) in zip(panels.flat, measures, strict=False):
         rows = part.loc[part["task"].eq(task) & part["metric"].eq(metric)]
         for method, dots in ((CLEAN, ":"), (TRIVIAL, "-.")):
@@ -139,7 +140,7 @@ def _draw_dense(part: pd.DataFrame, width: float) -> Figure:
         for number, (method, look) in enumerate(LOOKS.items()):
             for mode in [""] if method == NOISE else MODES:
                 these = rows.loc[rows["method"].eq(method) & rows["mode"].eq(mode)].sort_values("epsilon")
-                x = these["epsilon"] + _shift(radii, number)
+                x = unit * these["epsilon"] + _shift(radii, number)
                 dashes = LINES.get(mode, "-")
                 filled = {} if mode != "instance" else {"markerfacecolor": "white"}
                 edge = {**BARS, "markeredgecolor": look["color"] if filled else "#333333"}
@@ -156,7 +157,7 @@ def _draw_dense(part: pd.DataFrame, width: float) -> Figure:
         panel.set_visible(False)
     for column in range(columns):
         lowest = [panel for panel in panels[:, column] if panel.get_visible()][-1]
-        lowest.set_xlabel("Radius (1/255)")
+        lowest.set_xlabel(words_of_axis)
         lowest.tick_params(labelbottom=True)
     handles = [
         Line2D([], [], ms=4, ls=LINES[mode], label=f"{_word(method)}, {words}", **LOOKS[method], **_face(mode, method))
@@ -180,8 +181,15 @@ def _word(method: str) -> str:
     return method.upper() if method in METHODS else "noise of the same size"
 
 
+def _axis(part: pd.DataFrame) -> tuple[float, str]:
+    """`frames.radius_axis` of the one norm of these rows."""
+    return frames.radius_axis(str(part.loc[part["method"].isin(METHODS), "norm"].iloc[0]))
+
+
 def _radii(part: pd.DataFrame) -> list[float]:
-    return sorted({float(value) for value in part.loc[part["method"].isin(METHODS), "epsilon"]})
+    """The radii of the generators in the units of the axis."""
+    unit, _ = _axis(part)
+    return sorted({round(unit * float(value), 6) for value in part.loc[part["method"].isin(METHODS), "epsilon"]})
 
 
 def _shift(radii: Sequence[float], number: int) -> float:
@@ -249,7 +257,8 @@ def _gain(row: dict[str, Any], gap: pd.Series, clean: pd.DataFrame | None) -> li
 
 
 def _setting(row: dict[str, Any]) -> str:
-    size = f"radius {row['epsilon']:g}/255" + ("" if row["norm"] == "linf" else f", {frames.norm_words(row['norm'])}")
+    norm = "" if row["norm"] == "linf" else f", {frames.norm_words(row['norm'])}"
+    size = f"radius {radius.text(row['epsilon'])}{norm}"
     if row["table"] == "5":
         return f"{row['block'].rpartition(', ')[2]}, {size}"
     mode, goal, _ = CLASS_TABLES[row["table"]]

@@ -49,7 +49,7 @@ def draw(table: pd.DataFrame | None, family: str, settings: Mapping[str, Any] | 
         width = whole["width"] if columns > 1 else 0.7 * whole["width"]
         figure = style.new_figure(width, 2.3 * lines + (1.15 if columns > 1 else 1.5))
         panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        unit = 255.0 if norm == "linf" else 1.0
+        unit, words_of_axis = frames.radius_axis(norm)
         values = pd.concat(part for _, _, part in found)[["hidden_damage", "visible_damage"]].to_numpy(float).ravel()
         for panel, (access, stealth, part) in zip(panels.flat, found, strict=False):
             panel.axhline(0, color="#333333", lw=0.6, zorder=1)
@@ -63,7 +63,7 @@ def draw(table: pd.DataFrame | None, family: str, settings: Mapping[str, Any] | 
         ticks = sorted({round(unit * float(value), 6) for value in rows["epsilon"]})
         if len(ticks) <= MOST_TICKS:
             panels[0, 0].set_xticks(ticks, [f"{value:.4g}" for value in ticks])
-        looks.label_lowest(panels, "Radius (1/255)" if norm == "linf" else f"Radius, {frames.norm_words(norm)}")
+        looks.label_lowest(panels, words_of_axis)
         for panel in panels[:, 0]:
             panel.set_ylabel(looks.damage_words(kind, "Damage").replace(": ", ":\n"))
         words = f"mean over which task is hidden, {frames.norm_words(norm)}, {looks.steps_words(rows)}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from headstrong import radius
 from headstrong.figures.balanced import LOOKS, STEPPERS
 from headstrong.report.blocks import grid, number
 
@@ -71,7 +72,7 @@ def balancers(table: pd.DataFrame) -> dict[str, Any]:
                 **dict(zip(keys, key, strict=True)),
                 "trained": _trained(key[1]),
                 "order": (key[0], STEPPERS.index(key[2]), key[3], key[4], key[5]),
-                "radius": f"{key[4] * 255:g}/255" if key[3] == "linf" else f"{key[4]:g}",
+                "radius": radius.text(key[4]),
                 "values": [_percent(means.get(name)) for name in present],
                 "gain": _percent(dgba["gain"]),
                 "error": _percent(dgba["gain_standard_error"], 2),
@@ -98,7 +99,7 @@ def programs(table: pd.DataFrame) -> list[dict[str, Any]]:
             "model": row["model"],
             "program": row["stepper"].removeprefix("ilp_").replace("_", "-")
             + ("" if pd.isna(row["pixels"]) else f", {int(row['pixels'])} pixels"),
-            "radius": f"{row['epsilon'] * 255:g}/255",
+            "radius": radius.text(row["epsilon"]),
             "images": int(row["images"]),
             "optimal": int(row["optimal"]),
             "fell_back": int(row["fell_back"]),
@@ -125,7 +126,7 @@ def transfer(table: pd.DataFrame) -> dict[str, Any]:
             {
                 **dict(zip(keys, key, strict=True)),
                 "trained": _trained(key[2]),
-                "radius": f"{key[5] * 255:g}/255" if key[4] == "linf" else f"{key[5]:g}",
+                "radius": radius.text(key[5]),
                 "layout": "–" if pd.isna(first["layout"]) or first["layout"] == "" else str(first["layout"]),
                 "sharing": _percent(first["shared_fraction"], 2),
                 "own": _percent(part["own"].mean()),
@@ -168,9 +169,7 @@ def theorem_4(table: pd.DataFrame) -> list[dict[str, Any]]:
     for (stepper, norm, epsilon, added), part in table.groupby(["stepper", "norm", "epsilon", "added"], sort=False):
         rows.append(
             {
-                "attack": f"{stepper}, {norm}, {epsilon * 255:g}/255"
-                if norm == "linf"
-                else f"{stepper}, {norm}, {epsilon:g}",
+                "attack": f"{stepper}, {norm}, {radius.text(epsilon)}",
                 "added": added,
                 "cases": len(part),
                 "holds": int(part["holds"].sum()),

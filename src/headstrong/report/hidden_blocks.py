@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from headstrong import radius
 from headstrong.analysis.hidden_records import STEALTHY
 from headstrong.figures.hidden_looks import NAMES
 from headstrong.report.blocks import number
@@ -86,12 +87,7 @@ def _part(of_norm: pd.DataFrame, hidden: pd.DataFrame, kind: str) -> dict[str, A
 
 
 def _threat(row: Row) -> str:
-    return f"{NORMS[row['norm']]}, radius {_radius(row)}"
-
-
-def _radius(row: Row) -> str:
-    """ "8/255" for L∞; for L2 in pixel values from 0 to 1."""
-    return f"{255 * row['epsilon']:.4g}/255" if row["norm"] == "linf" else f"{row['epsilon']:.4g}"
+    return f"{NORMS[row['norm']]}, radius {radius.text(row['epsilon'])}"
 
 
 def _steps(part: pd.DataFrame) -> str:
@@ -147,7 +143,7 @@ def _radii(of_norm: pd.DataFrame, chosen: Row) -> list[dict[str, Any]]:
         rows = part.loc[part["access"].eq(chosen["access"])]
         row = beside(rows, chosen, chosen["objective"])
         if row is not None:
-            found.append({"radius": _radius(row), **_numbers(row)})
+            found.append({"radius": radius.text(row["epsilon"]), **_numbers(row)})
     return found if len(found) > 1 else []
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from headstrong import radius
 from headstrong.analysis.records import CLEAN
 from headstrong.errors import BrokenFileError
 from headstrong.report.blocks import number
@@ -36,8 +37,8 @@ def short(value: Any, digits: int = 3) -> float | None:
 
 
 def radius_words(norm: str, epsilon: float) -> str:
-    """A radius for people: 8/255 in the maximum norm, 0.5 in L2."""
-    return f"{epsilon * 255:g}/255" if norm == "linf" else f"{epsilon:g} in L2"
+    """A radius and its norm for people: "8/255", "0.5 in L2"."""
+    return radius.text(epsilon) if norm == "linf" else f"{radius.text(epsilon)} in L2"
 
 
 def settings_of(vulnerability: pd.DataFrame, analysis: Mapping[str, Any]) -> list[Row]:

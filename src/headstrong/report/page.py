@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from headstrong import provenance
+from headstrong import provenance, radius
 from headstrong.analysis.files import read_table
 from headstrong.analysis.plan import by_own_protocol, read_plan
 from headstrong.errors import BrokenFileError
@@ -153,6 +153,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["duration"] = facts.duration
     environment.filters["thousands"] = lambda value: f"{value:,}".replace(",", "\u202f")
     environment.filters["number"] = blocks.number
+    environment.filters["radius"] = radius.text
     return environment
 
 
