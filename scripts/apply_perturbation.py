@@ -36,7 +36,7 @@ def main(arguments):
                 raise ConfigError(f"{picture}: {error}") from None
             write_picture(output, changed, transparency)
             largest = max(largest, int(abs(changed.astype(int) - colours).max()))
-    ball = f"{perturbation.norm} ball of radius {radius.text(perturbation.epsilon)}"
+    ball = f"{perturbation.norm} ball of radius {radius.text(perturbation.epsilon, perturbation.norm)}"
     print(f"{len(outputs)} pictures in {arguments.output}; largest change {largest}/255, {ball}")
 
 

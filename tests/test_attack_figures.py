@@ -58,7 +58,7 @@ def test_boxes_are_the_quartiles_of_the_pairs(made: Tables) -> None:
     figure = budget.draw(made.vulnerability, made.plan, CHOICE, "epsilon", "resnet18", SMALL)
     panel = figure.axes[1]
     assert panel.get_title(loc="left").endswith("(d)")
-    assert [label.get_text() for label in panel.get_xticklabels()] == ["2", "4", "8", "16"]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["2/255", "4/255", "8/255", "16/255"]
     for multi, shade in itertools.product((False, True), range(4)):
         values = vulnerable(made, "d", multi, norm="linf", steps=25, epsilon=SHADES[shade] / 255)
         assert len(values) == 4

@@ -31,6 +31,11 @@ def test_radii_are_printed_as_they_are_written(given, printed):
     assert f"{radius.parse(given)}" == printed
 
 
+def test_a_radius_in_l2_is_a_number():
+    assert radius.text(500 / 255, "l2") == "1.96078"
+    assert radius.text(8 / 255, "l2") == "0.0313725"
+
+
 @pytest.mark.parametrize("given", ["8/0", "eight", "", "-8/255", -1, True, None, float("nan"), ".inf", 10**400, [8]])
 def test_what_is_no_radius_is_said(given):
     with pytest.raises(ValueError, match=r'is not a radius; expected "8/255" or a number in \[0, 1\]'):

@@ -2,7 +2,7 @@
 
     <folder>/<task>.npy          float32 (3, H, W), channels red, green, blue, for pixels from 0 to 255
     <folder>/<task>.png          for looking: 128 where nothing changes, stretched to fill 8 bits
-    <folder>/perturbation.json   format, generator, norm, epsilon ("10/255"), size, tasks, files, how to add them
+    <folder>/perturbation.json   format, generator, norm, epsilon (linf: "10/255"), size, tasks, files, how to add them
 
 A dense task is a letter, and its file is named as `tasks.file_safe` writes it.
 """
@@ -71,7 +71,7 @@ def export_perturbations(folder: Path, job: GeneratorJob, perturbations: Mapping
         "method": job.method,
         "goal": job.goal,
         "norm": job.norm,
-        "epsilon": str(radius.parse(job.epsilon)),
+        "epsilon": job.epsilon if job.norm == "l2" else str(radius.parse(job.epsilon)),
         "scale": "0 to 255",
         "size": [height, width],
         "targets": dict(zip(job.tasks, job.targets, strict=True)) if job.targets else {},
@@ -103,8 +103,8 @@ def read_perturbation(path: Path) -> UniversalPerturbation:
     norm, epsilon = _ball(description)
     found = float(np.abs(values).max() if norm == "linf" else np.linalg.norm(values.astype(np.float64)))
     if found > radius.SHADES * epsilon + ROUNDING:
-        said = f"its {norm} norm is {radius.text(found / radius.SHADES)}, {description} says {radius.text(epsilon)}"
-        raise BrokenFileError(f"{path}: {said}; {_REMEDY}")
+        size, said = (radius.text(one, norm) for one in (found / radius.SHADES, epsilon))
+        raise BrokenFileError(f"{path}: its {norm} norm is {size}, {description} says {said}; {_REMEDY}")
     return UniversalPerturbation(values, norm, epsilon)
 
 

@@ -49,14 +49,14 @@ def parse(given: object) -> Radius:
     return Radius(number)
 
 
-def text(radius: float) -> str:
-    """The radius as people write it: 8/255, 0.5/255, or a short decimal such as 0.5; six digits at most.
+def text(radius: float, norm: str = "linf") -> str:
+    """The radius as people write it: 8/255, 0.5/255, or a short decimal such as 0.5; in L2 a number of six digits.
 
     radius: >= 0, in pixel units. A whole number of 255ths is found again when a table has rounded it.
     """
     shades = SHADES * float(radius)
-    decimal = f"{radius:.6g}"
-    if len(decimal) <= len("0.25"):
+    decimal = f"{float(radius):.6g}"
+    if norm == "l2" or len(decimal) <= len("0.25"):
         return decimal
     of_255 = f"{round(shades, 2):g}"
     return f"{of_255}/{SHADES}" if abs(shades - float(of_255)) < _ROUNDING else decimal

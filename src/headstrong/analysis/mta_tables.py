@@ -273,7 +273,7 @@ def _cell(table: str, block: str, method: str, row: Mapping[str, Any], column: s
 
 def _ball(norm: str, epsilon: float) -> str:
     """What a block is called: "epsilon 5/255", "epsilon 0.5 (L2)"."""
-    return f"epsilon {radius.text(epsilon)}" + (" (L2)" if norm == "l2" else "")
+    return f"epsilon {radius.text(epsilon, norm)}" + (" (L2)" if norm == "l2" else "")
 
 
 def _printed(epsilon: float) -> float:

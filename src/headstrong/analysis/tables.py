@@ -61,9 +61,9 @@ def choose_attack(
     if steps is not None:
         match &= there["steps"].eq(steps)
     if not match.any():
-        run = [f"{r.family} {r.norm} {radius.text(r.epsilon)} {r.steps}" for r in there.itertuples()]
+        run = [f"{r.family} {r.norm} {radius.text(r.epsilon, r.norm)} {r.steps}" for r in there.itertuples()]
         known = "; ".join(run) or "none"
-        asked = f"{family} {norm} {radius.text(epsilon)} {'' if steps is None else steps}".strip()
+        asked = f"{family} {norm} {radius.text(epsilon, norm)} {'' if steps is None else steps}".strip()
         raise ConfigError(f"analysis: no attack '{asked}' was run; there are (family norm epsilon steps): {known}")
     chosen = there.loc[match].iloc[-1]
     return AttackChoice(family, norm, float(chosen["epsilon"]), int(chosen["steps"]), multi)

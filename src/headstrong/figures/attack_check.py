@@ -49,7 +49,7 @@ def multiples(vulnerability: pd.DataFrame, choice: AttackChoice) -> pd.DataFrame
     found = pd.concat([part.assign(kind=kind).merge(clean, on=["model", "task"]) for kind, part in parts.items()])
     if found.empty:
         raise MissingDataError(
-            f"attack check: no attack or noise of {choice.norm} {radius.text(choice.epsilon)} in the table"
+            f"attack check: no attack or noise of {choice.norm} {radius.text(choice.epsilon, choice.norm)} in the table"
         )
     return found.assign(multiple=found["mean"] / found["clean"])[["kind", "model", "task", "multiple"]]
 
@@ -85,7 +85,7 @@ def draw(vulnerability: pd.DataFrame, choice: AttackChoice, settings: Mapping[st
             [f"{letter}\n{TASKS[letter].title}" if len(letters) < 7 else letter for letter in letters],
         )
         panel.set_ylabel("Error / error without attack")
-        size = radius.text(choice.epsilon)
+        size = radius.text(choice.epsilon, choice.norm)
         panel.set_title(f"{choice.family}, {choice.norm} ball of radius {size}, {choice.steps} steps; all models")
         handles = [Patch(facecolor=c, hatch=h, edgecolor="#333333", label=words) for words, c, h in KINDS.values()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)

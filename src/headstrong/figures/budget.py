@@ -205,8 +205,8 @@ def _label(setting: AttackChoice, varied: str) -> str:
     if varied == "steps":
         return str(setting.steps)
     if varied == "epsilon":
-        return radius.text(setting.epsilon)
-    return f"{frames.norm_words(setting.norm)}\n{radius.text(setting.epsilon)}"
+        return radius.text(setting.epsilon, setting.norm)
+    return f"{frames.norm_words(setting.norm)}\n{radius.text(setting.epsilon, setting.norm)}"
 
 
 def _models(table: pd.DataFrame) -> str:
@@ -219,7 +219,7 @@ def _models(table: pd.DataFrame) -> str:
 def _fixed(choice: AttackChoice, varied: str) -> str:
     parts = {
         "norm": frames.norm_words(choice.norm),
-        "epsilon": f"radius {radius.text(choice.epsilon)}",
+        "epsilon": f"radius {radius.text(choice.epsilon, choice.norm)}",
         "steps": f"{choice.steps} steps",
     }
     hidden = ("norm", "epsilon") if varied == "norm" else (varied,)

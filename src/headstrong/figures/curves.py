@@ -42,7 +42,7 @@ def lines(
     fits = table["stepper"].eq(frames.stepper_of(vulnerability, choice)) & table["norm"].eq(choice.norm)
     table = table.loc[fits & frames.same(table["epsilon"], choice.epsilon)]
     if table.empty:
-        threat = f"{choice.norm} {radius.text(choice.epsilon)}"
+        threat = f"{choice.norm} {radius.text(choice.epsilon, choice.norm)}"
         raise MissingDataError(f"curves.csv: no curve of a single-task model or pair of {encoder} at {threat}")
     table = table.loc[table["steps"].eq(table["steps"].max())]
     table = table.assign(attacked=table["attacked"].map(in_order), foreign=table["family"].ne(choice.family))
@@ -89,7 +89,7 @@ def draw(
                 panel.set_xlabel("Step of the attack")
         for panel in list(panels.flat)[len(mains) :]:
             panel.set_visible(False)
-        size = radius.text(choice.epsilon)
+        size = radius.text(choice.epsilon, choice.norm)
         figure.suptitle(f"{encoder}, {frames.norm_words(choice.norm)}, radius {size}", x=0.01, ha="left", fontsize=8.5)
         handles = _legend(frames.task_order(table["auxiliary"]), bool(table["auxiliary"].eq("").any()))
         figure.legend(

@@ -53,7 +53,7 @@ class Choice:
     def words(self) -> str:
         """What is shown, for the heading."""
         one = self.situation
-        size = f"{frames.norm_words(one.norm)}, radius {radius.text(one.epsilon)}"
+        size = f"{frames.norm_words(one.norm)}, radius {radius.text(one.epsilon, one.norm)}"
         return f"{one.method.upper()}, {MODES[one.mode]}, {one.goal}, {size}"
 
 

@@ -258,7 +258,7 @@ def _gain(row: dict[str, Any], gap: pd.Series, clean: pd.DataFrame | None) -> li
 
 def _setting(row: dict[str, Any]) -> str:
     norm = "" if row["norm"] == "linf" else f", {frames.norm_words(row['norm'])}"
-    size = f"radius {radius.text(row['epsilon'])}{norm}"
+    size = f"radius {radius.text(row['epsilon'], row['norm'])}{norm}"
     if row["table"] == "5":
         return f"{row['block'].rpartition(', ')[2]}, {size}"
     mode, goal, _ = CLASS_TABLES[row["table"]]

@@ -115,7 +115,7 @@ def at_largest(part: pd.DataFrame, table: str) -> Shown:
     norm = main_norm(attacks)
     epsilon = float(attacks.loc[attacks["norm"].eq(norm), "epsilon"].max())
     rows = longest(part.loc[part["norm"].eq(norm) & frames.same(part["epsilon"], epsilon)])
-    words = f"{frames.norm_words(norm)}, radius {radius.text(epsilon)}, {steps_words(rows)}"
+    words = f"{frames.norm_words(norm)}, radius {radius.text(epsilon, norm)}, {steps_words(rows)}"
     weaker = [NAMES[name] for name in dict.fromkeys(part["objective"]) if not rows["objective"].eq(name).any()]
     return Shown(rows.reset_index(drop=True), words + (f"; not run there: {', '.join(weaker)}" if weaker else ""))
 

@@ -145,7 +145,7 @@ def marginals(marginal: pd.DataFrame | None, plan: pd.DataFrame, choice: AttackC
     if table.empty:
         raise MissingDataError(
             f"marginal.csv: no task was added under {choice.family} at {choice.norm} "
-            f"{radius.text(choice.epsilon)}, {choice.steps} steps"
+            f"{radius.text(choice.epsilon, choice.norm)}, {choice.steps} steps"
         )
     return table.reset_index(drop=True)
 
@@ -178,7 +178,7 @@ def draw_marginal(
         frames.plain_log(panels[0].xaxis)
         frames.plain_log(panels[0].yaxis)
         panels[0].set_ylabel("Measured marginal vulnerability")
-        size = radius.text(choice.epsilon)
+        size = radius.text(choice.epsilon, choice.norm)
         heading = f"{choice.family}, {frames.norm_words(choice.norm)}, radius {size}, {choice.steps} steps"
         figure.suptitle(heading, x=0.01, ha="left", fontsize=8.5)
         handles = [Line2D([], [], ls="", label=f"{letter} added", **style.marker(letter)) for letter in letters]

@@ -105,7 +105,7 @@ def draw(
         panels[-1, 0].set_xticks(range(int(table["shared_levels"].max()) + 1))
         panels[-1, 1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
         first = table.iloc[0]
-        size = radius.text(float(first["epsilon"]))
+        size = radius.text(float(first["epsilon"]), str(first["norm"]))
         steps = f"{int(first['steps'])} step{'s' if int(first['steps']) > 1 else ''}"
         heading = (
             f"{encoder}, {first['stepper'].upper()}, {frames.norm_words(str(first['norm']))}, radius {size}, {steps}"

@@ -72,7 +72,7 @@ def balancers(table: pd.DataFrame) -> dict[str, Any]:
                 **dict(zip(keys, key, strict=True)),
                 "trained": _trained(key[1]),
                 "order": (key[0], STEPPERS.index(key[2]), key[3], key[4], key[5]),
-                "radius": radius.text(key[4]),
+                "radius": radius.text(key[4], key[3]),
                 "values": [_percent(means.get(name)) for name in present],
                 "gain": _percent(dgba["gain"]),
                 "error": _percent(dgba["gain_standard_error"], 2),
@@ -126,7 +126,7 @@ def transfer(table: pd.DataFrame) -> dict[str, Any]:
             {
                 **dict(zip(keys, key, strict=True)),
                 "trained": _trained(key[2]),
-                "radius": radius.text(key[5]),
+                "radius": radius.text(key[5], key[4]),
                 "layout": "–" if pd.isna(first["layout"]) or first["layout"] == "" else str(first["layout"]),
                 "sharing": _percent(first["shared_fraction"], 2),
                 "own": _percent(part["own"].mean()),
@@ -169,7 +169,7 @@ def theorem_4(table: pd.DataFrame) -> list[dict[str, Any]]:
     for (stepper, norm, epsilon, added), part in table.groupby(["stepper", "norm", "epsilon", "added"], sort=False):
         rows.append(
             {
-                "attack": f"{stepper}, {norm}, {radius.text(epsilon)}",
+                "attack": f"{stepper}, {norm}, {radius.text(epsilon, norm)}",
                 "added": added,
                 "cases": len(part),
                 "holds": int(part["holds"].sum()),

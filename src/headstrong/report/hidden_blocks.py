@@ -87,7 +87,7 @@ def _part(of_norm: pd.DataFrame, hidden: pd.DataFrame, kind: str) -> dict[str, A
 
 
 def _threat(row: Row) -> str:
-    return f"{NORMS[row['norm']]}, radius {radius.text(row['epsilon'])}"
+    return f"{NORMS[row['norm']]}, radius {radius.text(row['epsilon'], row['norm'])}"
 
 
 def _steps(part: pd.DataFrame) -> str:
@@ -143,7 +143,7 @@ def _radii(of_norm: pd.DataFrame, chosen: Row) -> list[dict[str, Any]]:
         rows = part.loc[part["access"].eq(chosen["access"])]
         row = beside(rows, chosen, chosen["objective"])
         if row is not None:
-            found.append({"radius": radius.text(row["epsilon"]), **_numbers(row)})
+            found.append({"radius": radius.text(row["epsilon"], row["norm"]), **_numbers(row)})
     return found if len(found) > 1 else []
 
 

@@ -38,7 +38,7 @@ def short(value: Any, digits: int = 3) -> float | None:
 
 def radius_words(norm: str, epsilon: float) -> str:
     """A radius and its norm for people: "8/255", "0.5 in L2"."""
-    return radius.text(epsilon) if norm == "linf" else f"{radius.text(epsilon)} in L2"
+    return radius.text(epsilon, norm) + ("" if norm == "linf" else " in L2")
 
 
 def settings_of(vulnerability: pd.DataFrame, analysis: Mapping[str, Any]) -> list[Row]:
