@@ -59,7 +59,7 @@ def generator(
         "label": "shape" if kind == "classes" else "", "targets": ("ring",) * 3 if goal == "targeted" else (),
         "filters": 8, "blocks": 2, "normalization": "batch", "activation": "relu", "dropout": 0.0, "scaling": "whole",
         "log_mean": "outside", "untargeted_loss": "truth", "weights": "uniform", "epochs": 1, "batch_size": 2,
-        "learning_rate": 2e-4, "beta1": 0.5, "milestones": (), "decay": 1.0, "precision": "float32", "samples": None,
+        "learning_rate": 2e-4, "milestones": (), "decay": 1.0, "precision": "float32", "samples": None,
         "shared_input": kind == "dense", "seed": 0,
     }  # fmt: skip
     return GeneratorJob(**{**fields, **other})

@@ -32,7 +32,6 @@ JOB = GeneratorJob(
     epochs=1,
     batch_size=2,
     learning_rate=2e-3,
-    beta1=0.9,
     milestones=(),
     decay=0.5,
     precision="float32",

@@ -17,6 +17,7 @@ from headstrong.checkpoints import Termination
 from headstrong.data.batches import Batches
 from headstrong.errors import ConfigError, DivergedError
 from headstrong.jobs import AttackJob, to_dict, training_job_from_dict
+from headstrong.loop import optimizer_for, rate_at
 from headstrong.losses import per_sample_losses
 from headstrong.models import load_metadata, load_model
 from headstrong.models.store import read_tensors
@@ -187,10 +188,10 @@ def test_clean_training_is_one_step_per_batch_and_nothing_else(tmp_path, data):
     job = job_with(epochs=3, class_weights="prior", milestones=(1,))
     batches, class_weights = Batches(data, "sd", "cpu"), training.class_weights_for(job, data, "cpu")
     model = training.use_channels_last(training.model_for(job, len(CLASSES))).train()
-    optimizer = training.optimizer_for(job, model)
+    optimizer = optimizer_for(job, model)
     with training.reproducible("cpu", 1):
         for epoch in range(3):
-            optimizer.param_groups[0]["lr"] = training.learning_rate(job, epoch)
+            optimizer.param_groups[0]["lr"] = rate_at(job, epoch, 0)
             for rows in training.epoch_order(job, epoch, 10)[:8].split(4):
                 training.train_step(job, model, optimizer, batches.get(rows), class_weights)
     found = tensors_of(run(tmp_path, job, data))

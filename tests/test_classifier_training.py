@@ -15,6 +15,7 @@ from headstrong.classifier_training import accuracy, augmented, classification_l
 from headstrong.data.picture_batches import PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
 from headstrong.jobs import to_dict
+from headstrong.loop import optimizer_for
 from headstrong.models.classifier import build_classifier, load_classifier, load_classifier_metadata
 from training_runs import history_of, outputs_of
 
@@ -84,7 +85,7 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_of_the_labels_mean_losses(da
     with PictureBatchesOpen(data) as batches:
         batch = batches.get([0, 3, 4, 7])
     taught, by_hand = fresh(job), fresh(job)
-    optimizer = classifier_training.optimizer_for(job, taught)
+    optimizer = optimizer_for(job, taught)
     losses = classifier_training.train_step(job, taught, optimizer, batch.images, batch.labels)
     logits = by_hand(batch.images)
     apart = {label: torch.nn.functional.cross_entropy(logits[label], batch.labels[label]) for label in job.labels}

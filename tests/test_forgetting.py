@@ -194,6 +194,9 @@ def test_the_history_has_a_row_per_epoch_with_rates_by_phase_and_a_loss_per_task
     assert list(rows[0]) == ["epoch", "learning_rate", "loss_size", "loss_number"]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.01, 0.002, 0.0002, 0.00002])
+    in_steps = {"milestones": (), "decay_every": started(setting).run.steps}  # counted from where probing ends
+    run(tmp_path / "steps", setting.changed(**in_steps))
+    assert history_of(tmp_path / "steps") == rows
     copy = started(setting)
     for epoch in range(5):
         means = take_epoch(copy, epoch).mean(dim=0).tolist()

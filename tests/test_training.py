@@ -11,6 +11,7 @@ from headstrong import runtime, training
 from headstrong.data.batches import Batches
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
 from headstrong.jobs import to_dict
+from headstrong.loop import optimizer_for, rate_at
 from headstrong.losses import per_sample_losses, prior_class_weights
 from headstrong.models import load_metadata
 from training_runs import (
@@ -49,7 +50,7 @@ def test_the_gradient_of_a_step_is_that_of_the_weighted_sum_of_the_mean_losses(d
     batch = Batches(data, job.tasks, "cpu").get([0, 3, 4, 7])
     class_weights = training.class_weights_for(job, data, "cpu")
     taught, by_hand = (training.model_for(job, len(CLASSES)) for _ in range(2))
-    losses = training.train_step(job, taught, training.optimizer_for(job, taught), batch, class_weights)
+    losses = training.train_step(job, taught, optimizer_for(job, taught), batch, class_weights)
     apart = per_sample_losses(by_hand(batch.images), batch, "sd", pixels="all", class_weights=class_weights)
     total = sum(1.0 * apart[row, 0] + 0.01 * apart[row, 1] for row in range(4)) / 4
     total.backward()
@@ -83,8 +84,26 @@ def test_class_weights_follow_the_training_split(data):
 
 def test_the_learning_rate_drops_after_each_milestone():
     job = job_with(learning_rate=1e-3, milestones=(120, 140), decay=0.1)
-    rates = [training.learning_rate(job, epoch) for epoch in (0, 119, 120, 139, 140, 149)]
+    rates = [rate_at(job, epoch, 0) for epoch in (0, 119, 120, 139, 140, 149)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+def test_a_rate_that_falls_with_steps_is_one_that_falls_with_epochs(tmp_path, data):
+    """Of two steps per epoch; and within an epoch it falls as well."""
+    rhythms = {"epochs": {"milestones": (1, 2)}, "steps": {"step_milestones": (2, 4)}, "every": {"decay_every": 2}}
+    for name, rhythm in rhythms.items():
+        run(tmp_path / name, job_with(epochs=3, decay=0.5, **rhythm), data)
+        assert (tmp_path / name / "history.csv").read_bytes() == (tmp_path / "epochs" / "history.csv").read_bytes()
+    run(tmp_path / "within", job_with(epochs=3, decay=0.5, learning_rate=0.001, decay_every=1), data)
+    assert [row["learning_rate"] for row in history_of(tmp_path / "within")] == [0.5e-3, 0.125e-3, 0.03125e-3]
+
+
+def test_the_optimiser_is_as_the_schedule_says():
+    model = training.model_for(JOB, len(CLASSES))
+    adam = optimizer_for(job_with(betas=(0.5, 0.9), weight_decay=0.01), model)
+    assert (adam.defaults["betas"], adam.defaults["weight_decay"]) == ((0.5, 0.9), 0.01)
+    sgd = optimizer_for(job_with(optimizer="sgd", momentum=0.7, weight_decay=0.01), model)
+    assert (sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.7, 0.01)
 
 
 def test_the_history_tells_epochs_rates_and_mean_losses(tmp_path, data):
@@ -169,7 +188,7 @@ def test_killed_and_resumed_gives_the_bits_of_an_undisturbed_run(tmp_path, data,
 
 @pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"encoder": "xception"}, {"precision": "bfloat16"}])
 def test_stopped_at_several_steps_gives_the_bits_of_an_undisturbed_run(tmp_path, data, monkeypatch, caplog, changes):
-    job = job_with(epochs=3, milestones=(1,), **changes)
+    job = job_with(epochs=3, milestones=(1,), step_milestones=(3,), **changes)
     run(tmp_path / "whole", job, data)
     for _ in range(4):  # one more step each time, over the end of an epoch
         interrupted(tmp_path / "stopped", data, job, monkeypatch, step=1)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstrong import class_losses
 from headstrong.checkpoints import configuration_digest
@@ -33,7 +33,7 @@ from headstrong.data.picture_batches import PictureBatches
 from headstrong.data.pictures import PictureFile
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError
 from headstrong.jobs import ClassifierJob, ClassLossJob, to_dict
-from headstrong.loop import Run, rate_at, train_run
+from headstrong.loop import Run, optimizer_for, rate_at, train_run
 from headstrong.models.classifier import Classifier, build_classifier, find_pretrained, save_classifier, to_device
 from headstrong.provenance import code_digest, file_digest, write_atomically
 from headstrong.runtime import PRECISIONS, autocast, reproducible, seeded_layers
@@ -141,7 +141,7 @@ def _train(
         batches.count // size,  # the last, incomplete batch is dropped
         size,
         tuple(("loss", label) for label in job.labels),
-        lambda epoch: rate_at(epoch, job.learning_rate, job.milestones, job.decay),
+        functools.partial(rate_at, job),
     )
     train_run(run, model, optimizer, step, finish, work=work, digest=digest, device=device, minutes=minutes)
 
@@ -246,16 +246,6 @@ def accuracy(model: Classifier, pictures: Path | PictureBatches, label: str, bat
         for batch in pictures.in_order(batch_size):
             correct += int((model(batch.images)[label].argmax(dim=1) == batch.labels[label]).sum())
     return 100 * correct / pictures.count
-
-
-def optimizer_for(job: ClassifierJob, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam with torch's betas, or SGD with momentum."""
-    parameters = list(model.parameters())
-    if job.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=job.learning_rate, weight_decay=job.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters, lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay, fused=True
-    )
 
 
 def epoch_order(job: ClassifierJob, epoch: int, count: int) -> Tensor:

@@ -25,6 +25,7 @@ from headstrong.importanceconfig import ImportanceConfig
 from headstrong.pictureconfig import ClassifierConfig, PicturesConfig
 from headstrong.protocol import ProtocolConfig, Section, SwitchesConfig
 from headstrong.radius import Radius
+from headstrong.scheduleconfig import Milestone, ScheduleConfig
 from headstrong.tasks import TASKS
 
 SIZE_STEP = 32  # the encoders halve the image five times
@@ -130,16 +131,17 @@ class ModelConfig(Section):
     )
 
 
-class TrainingConfig(Section):
+class TrainingConfig(ScheduleConfig):
     """How one model is trained; optimiser, order and loss details are switches of the protocol."""
 
-    epochs: PositiveInt = Field(description="Passes over the training images.")
-    batch_size: PositiveInt = Field(description="Images in a step.")
     learning_rate: PositiveFloat | None = Field(
         None, description="null: the protocol's, 0.001 for Adam and 0.01 for SGD."
     )
-    milestones: list[Share] | None = Field(
-        None, description="Shares of the epochs after which the learning rate falls tenfold; null: the protocol's."
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="sgd: momentum; null: the protocol's, 0.99."
+    )
+    milestones: list[Milestone] | None = Field(
+        None, description="As elsewhere; null: the protocol's, or none where `decay_every` is given."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 on a GPU that has it, else float32."

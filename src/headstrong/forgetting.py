@@ -25,7 +25,7 @@ from headstrong.errors import ConfigError, DivergedError
 from headstrong.feature_files import write_features
 from headstrong.hidden_views import View, open_view
 from headstrong.jobs import ForgettingJob, to_dict
-from headstrong.loop import Run, rate_at, train_run
+from headstrong.loop import Run, optimizer_for, rate_at, train_run
 from headstrong.models.partial import backbone_parts, head_state, heads_of, last_blocks
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import code_digest, file_digest, settings_json, write_atomically
@@ -137,7 +137,8 @@ class Forgetting:
         self._heads = heads_of(self.network)
         self._size = min(job.batch_size, view.count)
         self._phase: bool | None = None
-        self.optimizer = self._optimizer()
+        # On all weights: those that do not learn have no gradient, and stay.
+        self.optimizer = optimizer_for(job, self.network)
         self.run = Run(
             f"forgetting {job.id}",
             job.probe_epochs + job.epochs,
@@ -184,7 +185,7 @@ class Forgetting:
         """DivergedError where a weight is not a number after so many epochs, probing included."""
         for name, tensor in self.network.state_dict().items():
             if not torch.isfinite(tensor).all():
-                rate = self._rate(epoch - 1)
+                rate = self._rate(epoch - 1, epoch * self.run.steps - 1)
                 raise DivergedError(
                     f"forgetting {self.job.id}: {name} is not finite; lower the learning rate ({rate:g})"
                 )
@@ -201,20 +202,12 @@ class Forgetting:
         for part in learning:
             part.train().requires_grad_(True)
 
-    def _rate(self, epoch: int) -> float:
-        job = self.job
-        if epoch < job.probe_epochs:
-            return job.probe_rate
-        return rate_at(epoch - job.probe_epochs, job.learning_rate, job.milestones, job.decay)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        job = self.job
-        # All weights: those that do not learn have no gradient, and stay.
-        parameters = list(self.network.parameters())
-        how: Any = {"lr": job.learning_rate, "weight_decay": job.weight_decay, "fused": True}
-        if job.optimizer == "adam":
-            return torch.optim.Adam(parameters, **how)
-        return torch.optim.SGD(parameters, momentum=job.momentum, **how)
+    def _rate(self, epoch: int, done: int) -> float:
+        """The probe's rate first; the schedule counts from where probing ends."""
+        probes = self.job.probe_epochs
+        if epoch < probes:
+            return self.job.probe_rate
+        return rate_at(self.job, epoch - probes, done - probes * self.run.steps)
 
     def _new_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.job.seed, "order", epoch))

@@ -107,8 +107,6 @@ def _published_job(method: str, mode: str, blocks: int) -> GeneratorJob:
         epochs=1,
         batch_size=5,
         learning_rate=2e-4,
-        beta1=0.9,
-        milestones=(),
         decay=0.5,
         precision="float32",
         samples=None,

@@ -9,6 +9,7 @@ The same job, victims, data, code, versions and kind of device give the same bit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from headstrong.attacks.generators import NORMS, TaskWeights, fooling_loss, patt
 from headstrong.checkpoints import configuration_digest
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError, MissingDataError
 from headstrong.jobs import GeneratorJob, generator_job_from_dict, to_dict
-from headstrong.loop import Run, rate_at, train_run
+from headstrong.loop import Run, optimizer_for, rate_at, train_run
 from headstrong.models.generators import ACTIVATIONS, NORMALIZATIONS, STRIDE, Generators
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import code_digest, file_digest, write_atomically
@@ -90,6 +91,7 @@ def check_job(job: GeneratorJob) -> None:
         "log_mean": ("outside", "inside"),
         "untargeted_loss": ("truth", "least_likely"),
         "weights": ("uniform", "learned"),
+        "optimizer": ("adam", "sgd"),
         "precision": PRECISIONS,
     }
     for key, choices in expected.items():
@@ -138,9 +140,7 @@ class _Trainer:
         self.generators = build_generators(job).to(device).train()
         self.weights = TaskWeights(len(job.tasks), job.weights).to(device)
         self.model = nn.ModuleDict({"generators": self.generators, "weights": self.weights})
-        self.optimizer = torch.optim.Adam(
-            list(self.model.parameters()), lr=job.learning_rate, betas=(job.beta1, 0.999), fused=True
-        )
+        self.optimizer = optimizer_for(job, self.model)
         steps = max(max(1, victim.count // job.batch_size) for victim in victims.values())
         self.run = Run(
             f"generator {job.id}",
@@ -148,7 +148,7 @@ class _Trainer:
             steps,
             job.batch_size * len(job.tasks),
             tuple(("loss", task) for task in job.tasks),
-            lambda epoch: rate_at(epoch, job.learning_rate, job.milestones, job.decay),
+            functools.partial(rate_at, job),
         )
         self._inputs = patterns(job, self.size, self.device) if job.mode == "universal" else None
 
@@ -161,7 +161,7 @@ class _Trainer:
             self.generators.load_state_dict(state)  # the look has moved running averages
 
     def step(self, epoch: int, number: int) -> Tensor:
-        """One step of Adam; the fooling losses (M,) before it."""
+        """One step of the optimiser; the fooling losses (M,) before it."""
         losses = self._losses(epoch, number)
         self.optimizer.zero_grad(set_to_none=True)
         self.weights(losses).backward()

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from headstrong.attackconfig import Name, PositiveFloat, PositiveInt, PositiveRadius, check_radii
-from headstrong.pictureconfig import Share
 from headstrong.protocol import Section, SwitchesConfig
+from headstrong.scheduleconfig import Betas, ScheduleConfig
 
 
-class GeneratorTrainingConfig(Section):
+class GeneratorTrainingConfig(ScheduleConfig):
     """How generators are trained."""
 
     epochs: PositiveInt = Field(description="Passes over the images of the largest task.")
     batch_size: PositiveInt = Field(description="Images of each task in a step.")
-    learning_rate: PositiveFloat = Field(0.0002, description="Of Adam.")
-    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of Adam; GAP's code has 0.5.")
-    milestones: list[Share] = Field([], description="Shares of the epochs after which the rate falls by `decay`.")
-    decay: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="Factor on the rate at a milestone.")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="Optimiser.")
+    learning_rate: PositiveFloat = Field(0.0002, description="Learning rate.")
+    betas: Betas = Field([0.9, 0.999], description="adam: its betas; GAP's code has [0.5, 0.999].")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="Factor on the rate; 0.5 halves it.")
     samples: PositiveInt | None = Field(None, description="The first so many training images; null: all.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="As for classifiers.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _once_beta1(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "beta1" in given:
+            raise ValueError(f"beta1: both betas of Adam are one key; write betas: [{given['beta1']}, 0.999]")
+        return given
 
 
 class BlocksConfig(Section):

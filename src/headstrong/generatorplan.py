@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from headstrong import radius
 from headstrong.errors import ConfigError
 from headstrong.jobs import ClassifierJob, GeneratedJob, GeneratorJob
-from headstrong.pictureconfig import TESTS_CHOSEN, classifier_job, epochs_of
+from headstrong.pictureconfig import TESTS_CHOSEN, classifier_job
+from headstrong.scheduleconfig import schedule_of
 from headstrong.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -186,10 +187,7 @@ class GeneratorPlan:
                 weights=settings.weights,
                 epochs=training.epochs,
                 batch_size=training.batch_size,
-                learning_rate=training.learning_rate,
-                beta1=training.beta1,
-                milestones=epochs_of(training.milestones, training.epochs),
-                decay=training.decay,
+                **schedule_of(training, training.optimizer),
                 precision=training.precision,
                 samples=training.samples,
                 shared_input=settings.section is not None,

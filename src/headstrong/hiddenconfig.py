@@ -8,29 +8,25 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from headstrong.attackconfig import Name, PositiveFloat, PositiveInt, PositiveRadius, Start, check_radii
-from headstrong.pictureconfig import Share
 from headstrong.protocol import Section, SwitchesConfig
 from headstrong.radius import Radius
+from headstrong.scheduleconfig import ScheduleConfig
 
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 Objective = Literal["cf", "cf_delta", "disruption", "dgba", "total", "single", "oracle", "noise"]
 Access = Literal["heads", "backbone"]
 
 
-class ForgettingConfig(Section):
+class ForgettingConfig(ScheduleConfig):
     """How a copy of the backbone forgets: fine-tuned on the visible tasks alone."""
 
-    epochs: PositiveInt = Field(description="Passes over the images.")
     batch_size: Annotated[int, Field(gt=1)] = Field(description="Images in a step.")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="Optimiser.")
     learning_rate: PositiveFloat = Field(description="Learning rate; the higher, the more is forgotten.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="sgd: momentum.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="L2 penalty on the weights.")
-    milestones: list[Share] = Field([], description="Shares of the epochs after which the rate falls tenfold.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 on a GPU that has it, else float32."
     )
-    layers: PositiveInt | None = Field(None, description="So many of the backbone's last blocks learn; null: all.")
+    layers: PositiveInt | None = Field(None, description="Number of final blocks to fine-tune; null: all.")
     train_heads: bool = Field(False, description="true: the copy's heads learn too; false: they stay as they are.")
     probe_epochs: PositiveInt = Field(
         3, description="Access backbone: passes in which the attacker's own heads learn, on the backbone as it is."

@@ -14,7 +14,7 @@ from headstrong import radius
 from headstrong.attackplan import FROM_START, ONE_STEP, step_size
 from headstrong.errors import ConfigError
 from headstrong.jobs import AttackJob, ForgettingJob, HiddenAttackJob, HiddenJob, Tasks
-from headstrong.pictureconfig import epochs_of
+from headstrong.scheduleconfig import schedule_of
 from headstrong.seeds import derive_seed
 from headstrong.tasks import file_safe, in_order
 
@@ -184,12 +184,7 @@ class HiddenPlan:
             epochs=how.epochs,
             curve=tuple(sorted({-(-point * how.epochs // how.curve) for point in range(1, how.curve + 1)})),
             batch_size=how.batch_size,
-            optimizer=how.optimizer,
-            learning_rate=how.learning_rate,
-            momentum=how.momentum,
-            weight_decay=how.weight_decay,
-            milestones=epochs_of(how.milestones, how.epochs),
-            decay=0.1,
+            **schedule_of(how, how.optimizer),
             precision=how.precision,
             samples=how.samples,
             # Not of the access: both see the same batches.

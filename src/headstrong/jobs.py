@@ -9,8 +9,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How the optimiser of any training moves, and when its learning rate falls.
+
+    A step is one batch. Each milestone that is passed, and each whole `decay_every`, multiplies the rate by `decay`.
+    """
+
+    optimizer: str = "adam"  # "adam" | "sgd"
+    learning_rate: float
+    momentum: float = 0.0  # sgd
+    betas: tuple[float, float] = (0.9, 0.999)  # adam
+    weight_decay: float = 0.0  # L2 penalty
+    milestones: tuple[int, ...] = ()  # epochs
+    step_milestones: tuple[int, ...] = ()  # steps
+    decay_every: int | None = None  # steps
+    decay: float
+
+
 @dataclass(frozen=True)
-class TrainingJob:
+class TrainingJob(Schedule):
     """Everything that can change the weights of one model, beside the data and the code."""
 
     id: str
@@ -22,12 +40,6 @@ class TrainingJob:
     snapshots: tuple[int, ...]  # epochs after which the weights are kept as well
     batch_size: int
     shuffle: bool
-    optimizer: str  # "adam" | "sgd"
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied by `decay`
-    decay: float
     precision: str  # "float32" | "bfloat16" | "auto"
     loss_pixels: str  # denominator of the masked mean: "all" | "valid"
     class_weights: str  # "uniform" | "prior" | "published"
@@ -96,7 +108,7 @@ class ClassLossJob:
 
 
 @dataclass(frozen=True)
-class ClassifierJob:
+class ClassifierJob(Schedule):
     """Everything that can change the weights of one classifier, beside its pictures and the code."""
 
     id: str
@@ -106,12 +118,6 @@ class ClassifierJob:
     pretrained: str | None  # file of weights to start from, in weights/ beside the real data
     epochs: int
     batch_size: int
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]
-    decay: float
     augment: bool  # random flips and shifts
     precision: str
     seed: int
@@ -134,7 +140,7 @@ class ImportanceJob:
 
 
 @dataclass(frozen=True)
-class GeneratorJob:
+class GeneratorJob(Schedule):
     """Everything that can change the weights of one set of generators, beside victims, data and code.
 
     A task is what one perturbation attacks: a domain's classifier, or one output of a dense model, named by its letter.
@@ -162,10 +168,6 @@ class GeneratorJob:
     weights: str  # of the tasks: "uniform" | "learned"
     epochs: int
     batch_size: int  # per task
-    learning_rate: float
-    beta1: float
-    milestones: tuple[int, ...]
-    decay: float
     precision: str
     samples: int | None  # the first so many training images; None: all
     shared_input: bool  # all tasks see the same images
@@ -195,7 +197,7 @@ Tasks = tuple[tuple[str, tuple[str, ...]], ...]  # (name, labels or letters) of 
 
 
 @dataclass(frozen=True)
-class ForgettingJob:
+class ForgettingJob(Schedule):
     """Everything that can change a copy of a backbone that forgets a task, beside the network, data and the code."""
 
     id: str
@@ -210,12 +212,6 @@ class ForgettingJob:
     epochs: int
     curve: tuple[int, ...]  # epochs after which the copy is measured; the last is the last
     batch_size: int
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]
-    decay: float
     precision: str
     samples: int | None  # the first so many training images; None: all
     seed: int
@@ -272,8 +268,8 @@ def to_dict(job: Job) -> dict[str, Any]:
 
 def training_job_from_dict(fields: dict[str, Any]) -> TrainingJob:
     """The inverse of `to_dict` for a training job."""
-    lists = {key: tuple(fields[key]) for key in ("weights", "snapshots", "milestones")}
     attack = fields.get("adversarial")
+    lists = _tuples(fields, "weights", "snapshots")
     return TrainingJob(**{**fields, **lists, "adversarial": None if attack is None else AttackJob(**attack)})
 
 
@@ -284,7 +280,7 @@ def evaluation_job_from_dict(fields: dict[str, Any]) -> EvaluationJob:
 
 def classifier_job_from_dict(fields: dict[str, Any]) -> ClassifierJob:
     """The inverse of `to_dict` for the training of a classifier."""
-    lists = {key: tuple(fields[key]) for key in ("labels", "milestones")}
+    lists = _tuples(fields, "labels")
     loss = fields.get("loss")
     return ClassifierJob(**{**fields, **lists, "loss": None if loss is None else ClassLossJob(**loss)})
 
@@ -297,7 +293,7 @@ def importance_job_from_dict(fields: dict[str, Any]) -> ImportanceJob:
 
 def generator_job_from_dict(fields: dict[str, Any]) -> GeneratorJob:
     """The inverse of `to_dict` for the training of generators."""
-    return GeneratorJob(**{**fields, **{key: tuple(fields[key]) for key in ("tasks", "targets", "milestones")}})
+    return GeneratorJob(**{**fields, **_tuples(fields, "tasks", "targets")})
 
 
 def generated_job_from_dict(fields: dict[str, Any]) -> GeneratedJob:
@@ -309,7 +305,7 @@ def generated_job_from_dict(fields: dict[str, Any]) -> GeneratedJob:
 
 def forgetting_job_from_dict(fields: dict[str, Any]) -> ForgettingJob:
     """The inverse of `to_dict` for a job that forgets a task."""
-    lists = {key: tuple(fields[key]) for key in ("curve", "milestones")}
+    lists = _tuples(fields, "curve")
     return ForgettingJob(**{**fields, **lists, "visible": _tasks(fields["visible"])})
 
 
@@ -321,6 +317,12 @@ def hidden_job_from_dict(fields: dict[str, Any]) -> HiddenJob:
     )
     accesses = tuple(fields["accesses"])
     return HiddenJob(**{**fields, "tasks": _tasks(fields["tasks"]), "accesses": accesses, "attacks": attacks})
+
+
+def _tuples(fields: dict[str, Any], *names: str) -> dict[str, tuple[Any, ...]]:
+    """The lists of these names, and those of a schedule, as tuples."""
+    of_schedule = [name for name in ("betas", "milestones", "step_milestones") if name in fields]
+    return {name: tuple(fields[name]) for name in (*names, *of_schedule)}
 
 
 def _tasks(listed: list[Any]) -> Tasks:

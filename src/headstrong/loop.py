@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headstrong.checkpoints import Progress, RollingCheckpoint
 from headstrong.errors import DivergedError
+from headstrong.jobs import Schedule
 
 CHECK_EVERY = 20  # steps between two looks at the losses: each look makes a GPU wait
 log = logging.getLogger(__name__)
@@ -28,8 +30,8 @@ class Run:
     """One training run.
 
     name: starts every message, e.g. "model five-resnet18-sdDnE". steps: per epoch. images: per step, for the log.
-    columns: (kind, task) of each loss a step returns, e.g. ("adversarial_loss", "s"). learning_rate: the rate while the
-    epoch after so many done epochs runs.
+    columns: (kind, task) of each loss a step returns, e.g. ("adversarial_loss", "s"). learning_rate: the rate of the
+    step that follows this number of whole epochs and of steps since the start.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Run:
     steps: int
     images: int
     columns: tuple[tuple[str, str], ...]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[int, int], float]
 
     @property
     def header(self) -> list[str]:
@@ -65,11 +67,11 @@ def train_run(
 ) -> None:
     """Make all steps of a run, from where its checkpoint in `work` is, and let `finish` write what comes of it.
 
-    finish: gets history.csv as text: per epoch the learning rate and the mean of each column. digest: of all that
-    decides the bits; a checkpoint of another is not used. minutes: between checkpoints; 0: after every step. kept,
-    keep: after so many epochs `keep(path, epoch)` writes the model to that path; the files count as part of the
-    checkpoint. start: called once before the first step of a run without a checkpoint. A SIGTERM waits for a checkpoint
-    and, at the end, for `finish`. The checkpoint is removed at success.
+    finish: gets history.csv as text: per epoch the learning rate of its last step and the mean of each column. digest:
+    of all that decides the bits; a checkpoint of another is not used. minutes: between checkpoints; 0: after every
+    step. kept, keep: at the end of these epochs `keep(path, epoch)` writes the model to that path; the files count as
+    part of the checkpoint. start: called once before the first step of a run without a checkpoint. A SIGTERM waits for
+    a checkpoint and, at the end, for `finish`. The checkpoint is removed at success.
 
     Raises DivergedError, and removes the checkpoint, when a loss is not a number or `finish` or `keep` raise it.
     """
@@ -104,10 +106,12 @@ def _train_epoch(
     reporter: _Reporter,
 ) -> None:
     """The rest of the epoch that `progress` is in."""
-    rate = run.learning_rate(progress.epoch)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    before = progress.epoch * run.steps
+    rate = run.learning_rate(progress.epoch, before + max(0, progress.step - 1))  # of the last step, if all are done
     while progress.step < run.steps:
+        rate = run.learning_rate(progress.epoch, before + progress.step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         progress.losses[progress.step] = step(progress.epoch, progress.step)
         progress.step += 1
         reporter.step_done()
@@ -142,9 +146,21 @@ def _history_csv(run: Run, progress: Progress) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rate_at(epoch: int, rate: float, milestones: tuple[int, ...], decay: float) -> float:
-    """Learning rate while the epoch after `epoch` done epochs runs: multiplied by `decay` after each milestone."""
-    return rate * decay ** sum(milestone <= epoch for milestone in milestones)
+def rate_at(schedule: Schedule, epoch: int, done: int) -> float:
+    """Learning rate of the step after `epoch` whole epochs and `done` steps in all."""
+    falls = sum(milestone <= epoch for milestone in schedule.milestones)
+    falls += sum(milestone <= done for milestone in schedule.step_milestones)
+    falls += 0 if schedule.decay_every is None else done // schedule.decay_every
+    return schedule.learning_rate * schedule.decay**falls
+
+
+def optimizer_for(schedule: Schedule, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam, or SGD with momentum, on all weights of a model."""
+    parameters = list(model.parameters())
+    how: dict[str, Any] = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay, "fused": True}
+    if schedule.optimizer == "adam":
+        return torch.optim.Adam(parameters, betas=schedule.betas, **how)
+    return torch.optim.SGD(parameters, momentum=schedule.momentum, **how)
 
 
 class _Reporter:

@@ -10,6 +10,7 @@ from headstrong.attackconfig import Name, PositiveFloat, PositiveInt
 from headstrong.jobs import ClassifierJob, ClassLossJob
 from headstrong.picturelabels import CELEBA_LABELS, DEEPFASHION_LABELS, OBJECT_LABELS
 from headstrong.protocol import Section
+from headstrong.scheduleconfig import ScheduleConfig, schedule_of
 
 SIZE_STEP = 4  # the generators halve the image twice
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -94,16 +95,11 @@ class PicturesConfig(Section):
         return self
 
 
-class ClassifierTrainingConfig(Section):
+class ClassifierTrainingConfig(ScheduleConfig):
     """How a classifier is trained."""
 
-    epochs: PositiveInt = Field(description="Passes over the training pictures.")
-    batch_size: PositiveInt = Field(description="Pictures in a step.")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="Optimiser.")
     learning_rate: PositiveFloat = Field(0.001, description="Learning rate.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="sgd: momentum.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="L2 penalty on the weights.")
-    milestones: list[Share] = Field([], description="Shares of the epochs after which the rate falls tenfold.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 on a GPU that has it, else float32."
     )
@@ -140,11 +136,6 @@ class ClassifierConfig(NetworkConfig):
     labels: Annotated[list[str], Field(min_length=1)] = Field(description="Labels to tell, a head for each.")
 
 
-def epochs_of(shares: list[float], epochs: int) -> tuple[int, ...]:
-    """The epochs after which so large shares of a training are done."""
-    return tuple(sorted({round(share * epochs) for share in shares}))
-
-
 def classifier_job(
     network: NetworkConfig, name: str, labels: tuple[str, ...], seed: int, loss: ClassLossJob | None = None
 ) -> ClassifierJob:
@@ -158,12 +149,7 @@ def classifier_job(
         pretrained=network.pretrained,
         epochs=training.epochs,
         batch_size=training.batch_size,
-        optimizer=training.optimizer,
-        learning_rate=training.learning_rate,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        milestones=epochs_of(training.milestones, training.epochs),
-        decay=0.1,
+        **schedule_of(training, training.optimizer),
         augment=network.augment,
         precision=training.precision,
         seed=seed,

@@ -19,6 +19,7 @@ from headstrong.importanceplan import ImportancePlan
 from headstrong.jobs import EvaluationJob, TrainingJob
 from headstrong.layouts import BRANCHED
 from headstrong.provenance import settings_json
+from headstrong.scheduleconfig import schedule_of
 from headstrong.seeds import derive_seed
 from headstrong.tasks import file_safe, in_order
 
@@ -62,8 +63,8 @@ class ModelSpec:
         return self.main + self.auxiliary
 
 
-# Schedules as the protocol has them: learning rate, momentum, and the shares of the epochs after which the rate falls
-# tenfold. Adam: released scripts (drops at 120 and 140 of 150). SGD: the paper's Appendix B (100, 120 and 140 of 150).
+# Schedules as the protocol has them: learning rate, momentum, and milestones. Adam: released scripts (drops at 120 and
+# 140 of 150). SGD: the paper's Appendix B (100, 120 and 140 of 150).
 _SCHEDULES: dict[str, tuple[float, float, tuple[float, ...]]] = {
     "adam": (1e-3, 0.0, (120 / 150, 140 / 150)),
     "sgd": (1e-2, 0.99, (100 / 150, 120 / 150, 140 / 150)),
@@ -156,8 +157,7 @@ class Plan:
         """What the training job of this run needs to know."""
         model, training = self[run], self.config.training
         protocol, adversarial = self._protocols[model.section], self.config.sections[model.section].adversarial
-        rate, momentum, shares = _SCHEDULES[protocol["optimizer"]]
-        shares = shares if training.milestones is None else tuple(training.milestones)
+        rate, momentum, milestones = _SCHEDULES[protocol["optimizer"]]
         return TrainingJob(
             id=model.id,
             encoder=model.encoder,
@@ -168,12 +168,14 @@ class Plan:
             snapshots=self.snapshot_epochs if run in self.runs_with_snapshots else (),
             batch_size=training.batch_size,
             shuffle=protocol["shuffle"],
-            optimizer=protocol["optimizer"],
-            learning_rate=rate if training.learning_rate is None else training.learning_rate,
-            momentum=momentum,
-            weight_decay=0.0,
-            milestones=tuple(sorted({round(share * model.epochs) for share in shares})),
-            decay=0.1,
+            **schedule_of(
+                training,
+                protocol["optimizer"],
+                rate=rate,
+                momentum=momentum,
+                milestones=milestones,
+                epochs=model.epochs,
+            ),
             precision=training.precision,
             loss_pixels=protocol["loss_pixels"],
             class_weights=protocol["class_weights"],

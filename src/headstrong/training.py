@@ -23,6 +23,7 @@ The same job, data, code, versions and kind of device give the same bits, also a
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from headstrong.data.curvature import read_as_grey
 from headstrong.data.statistics import target_mean
 from headstrong.errors import BrokenFileError
 from headstrong.jobs import TrainingJob, to_dict
-from headstrong.loop import Run, rate_at, train_run
+from headstrong.loop import Run, optimizer_for, rate_at, train_run
 from headstrong.losses import prior_class_weights, published_class_weights
 from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
 from headstrong.provenance import training_code, write_atomically
@@ -130,7 +131,7 @@ def _train(
         steps,
         min(job.batch_size, batches.count),
         tuple(loss_columns(job)),
-        lambda epoch: learning_rate(job, epoch),
+        functools.partial(rate_at, job),
     )
     with contextlib.closing(batches):
         train_run(
@@ -168,16 +169,6 @@ def model_for(job: TrainingJob, classes: int) -> MultiTaskModel:
     return build_model(job.encoder, job.tasks, classes, job.width, seed=job.seed, layout=job.layout)
 
 
-def optimizer_for(job: TrainingJob, model: MultiTaskModel) -> torch.optim.Optimizer:
-    """Adam (torch's betas, as released) or SGD with momentum (as published)."""
-    parameters = list(model.parameters())
-    if job.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=job.learning_rate, weight_decay=job.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters, lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay, fused=True
-    )
-
-
 def class_weights_for(job: TrainingJob, data: Path, device: str) -> Tensor | None:
     """Class weights (classes,) of the segmentation loss from the training split or as published; None for ones.
 
@@ -198,11 +189,6 @@ def _target_means(job: TrainingJob, data: Path) -> dict[str, list[float]]:
     if "p" in means and job.curvature == "grey":
         means["p"] = list(read_as_grey(*means["p"]))  # an affine reading: the mean of what it makes of the targets
     return means
-
-
-def learning_rate(job: TrainingJob, epoch: int) -> float:
-    """Learning rate while the epoch after `epoch` done epochs runs."""
-    return rate_at(epoch, job.learning_rate, job.milestones, job.decay)
 
 
 def epoch_order(job: TrainingJob, epoch: int, count: int) -> Tensor:
