@@ -52,9 +52,9 @@ FLOORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Study and configuration",
         "What is to be trained and attacked, and how it is checked. None of it loads torch.",
         (
-            "study", "config", "configfiles", "configchecks", "attackconfig", "attackplan", "generatorconfig",
-            "generatorplan", "importanceconfig", "importanceplan", "hiddenconfig", "hiddenplan", "pictureconfig",
-            "protocol", "layouts", "scale", "tasks", "jobs", "published",
+            "study", "config", "configfiles", "configchecks", "attackconfig", "attackplan", "scheduleconfig",
+            "generatorconfig", "generatorplan", "importanceconfig", "importanceplan", "hiddenconfig", "hiddenplan",
+            "pictureconfig", "protocol", "layouts", "scale", "tasks", "radius", "jobs", "published",
         ),
     ),
     "ground": (
