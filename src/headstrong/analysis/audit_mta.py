@@ -67,7 +67,7 @@ def _averages(load: Load, frame: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(
         "mta-lead",
         MTA,
-        "Table 1, radius 5",
+        "Table 1, radius 5/255",
         "On average MTA's universal perturbations fool this much more often than GAP's.",
         f"{own:.2f} points; for the printed average one domain would need {needed:.2f} points more",
         f"{lead:.2f} points",
@@ -156,7 +156,7 @@ def _against_gap(load: Load, frame: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(
         "mta-table-1-wins",
         MTA,
-        "Table 1, radius 5",
+        "Table 1, radius 5/255",
         "MTA beats GAP in every domain, in fooling ratio and accuracy.",
         f"{of(wins.values())} numbers",
         "all tasks",
@@ -181,7 +181,7 @@ def _against_gap(load: Load, frame: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(
         "mta-table-3-dslr",
         MTA,
-        "Table 3, radius 5",
+        "Table 3, radius 5/255",
         "MTA leads GAP in domain D by this much in fooling ratio.",
         f"{lead:.2f} points",
         f"{claimed:g} %",
