@@ -119,6 +119,12 @@ def test_page_needs_no_network(report: Page, full: Path) -> None:
     assert len(report.ids) == len(set(report.ids))
 
 
+def test_radii_on_the_page_are_as_people_write_them(report: Page) -> None:
+    assert "norm, radius 8/255, 25 steps" in report.text
+    assert "epsilon: 8/255" in report.text
+    assert "0.0313" not in report.text
+
+
 def test_a_heavy_svg_gives_way_to_a_lighter_png(full: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(full, results)

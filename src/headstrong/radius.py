@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+KEYS = ("epsilon", "step_size")  # what the configuration calls radii and what is written alike
 SHADES = 255  # steps of a picture of 8 bits: 8/255 is eight of them
 PATTERN = r"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*(/\s*[0-9.]+\s*)?$"
 _ROUNDING = 1e-4  # of a shade: tables may have rounded

@@ -60,8 +60,8 @@ _G = (
     Claim(
         id="G1",
         statement="Against classifiers, perturbations of MTA are at least as strong as GAP's, within two points.",
-        published="Tables 1 to 4: mean gain -0.0 (radius 10/255) and +7.2 (5/255) points of fooling ratio universal, +0.6 "
-        "and +2.1 per instance; target accuracy +1.6, +0.7, +2.6, +0.6. The paper says better; here: no worse by "
+        published="Tables 1 to 4: mean gain -0.0 (radius 10/255) and +7.2 (5/255) points of fooling ratio universal, "
+        "+0.6 and +2.1 per instance; target accuracy +1.6, +0.7, +2.6, +0.6. The paper says better; here: no worse by "
         "more than that",
         measure="fooling ratio, or target accuracy of targeted ones, of MTA minus GAP's on the same images",
         columns=_GAIN,

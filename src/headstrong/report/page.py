@@ -95,7 +95,7 @@ def render(
         "source": _source(settings),
         "published_data": PUBLISHED_DATA,
         "protocol": protocol.in_words(settings.get("protocol") or {}),
-        "analysis": settings.get("analysis") or {},
+        "analysis": _analysis(settings),
         "gallery": gallery,
         "figure_script": figure_script,
         "settings": yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True, width=100),
@@ -129,13 +129,19 @@ def _has_section(section: str, settings: Mapping[str, Any]) -> bool:
     return any((settings.get(section) or {}).values())
 
 
+def _analysis(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The attack that tables and figures show, its radius as a number; the settings may have it as text."""
+    found = dict(settings.get("analysis") or {})
+    return found | {"epsilon": float(radius.parse(found["epsilon"]))} if "epsilon" in found else found
+
+
 def _spine(results: Path, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says about the models of the plan."""
     plan = read_plan(results / "plan.csv")
     vulnerability = read_table(results / "tables" / "vulnerability.csv")
     return {
         "head": facts.headline(plan, vulnerability),
-        "explorer": explorer.context(results, plan, vulnerability, tables, settings.get("analysis") or {}),
+        "explorer": explorer.context(results, plan, vulnerability, tables, _analysis(settings)),
         "libraries": program_text.libraries(),
         "scripts": program_text.programs(),
         **_tables(by_own_protocol(vulnerability, plan), tables, settings),
@@ -218,10 +224,15 @@ def _source(settings: Mapping[str, Any]) -> str:
     return f"{data.get('source', 'unnamed data')}{extent}"
 
 
-def _plain(value: Any) -> Any:
-    """Mappings and sequences as dictionaries and lists, which YAML writes without type marks."""
+def _plain(value: Any, key: str = "") -> Any:
+    """Mappings and sequences as dictionaries and lists, which YAML writes without type marks, and radii as text.
+
+    key: what the value is called.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(name): _plain(item, str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, key) for item in value]
+    if key in radius.KEYS and isinstance(value, float):
+        return str(radius.Radius(value))
     return value if isinstance(value, str | int | float | bool | None) else str(value)
