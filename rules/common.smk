@@ -26,9 +26,10 @@ if not workflow.is_main_process:
     check_current()
 prepare_jobs()
 CONFIG_FILES = ["config.yaml", *workflow.overwrite_configfiles]
-STUDY, PLAN = load_study(config, CONFIG_FILES)
+CONFIG_ENTRIES = workflow.config_settings.config_args or []
+STUDY, PLAN = load_study(config, CONFIG_FILES, CONFIG_ENTRIES)
 RESULTS = f"results/{STUDY.study_id}"
-announce_study(RESULTS, STUDY, CONFIG_FILES)
+announce_study(RESULTS, STUDY, CONFIG_FILES, CONFIG_ENTRIES)
 WORK = f"work/{STUDY.study_id}"
 EVALUATIONS = [f"{RESULTS}/evaluations/{model.id}.h5" for model in PLAN.models]
 SWITCHES = STUDY.protocol.resolved()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import checkout
+import recorded_study
 from headstrong import cli, errors
 from headstrong.provenance import ROOT
 
@@ -37,6 +40,44 @@ def test_snakemake_with_a_broken_config_file_says_which_line(folder, kind):
     assert result.returncode == errors.ConfigError.code
     assert "Traceback" not in result.stderr
     assert not (folder / "results").exists()
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout.make(tmp_path_factory.mktemp("micro") / "checkout")
+
+
+def test_settings_of_the_command_line_are_read_as_those_of_a_file(micro):
+    """Snakemake itself leaves numbers inside of braces, and nulls, as text."""
+    entries = ["data={train: 8, test: 2}", "pictures=null", "classifiers=null", "analysis={bootstrap: 60}"]
+    checkout.run(micro, "--config", *entries, "--", "results/micro/config.yaml")
+    written = yaml.safe_load((micro / "results/micro/config.yaml").read_text())
+    assert (written["data"]["train"], written["data"]["test"], written["analysis"]["bootstrap"]) == (8, 2, 60)
+    assert written["pictures"] is None
+    assert json.loads((micro / "results/micro/write_config.json").read_text())["config"]["command_line"] == entries
+    why = recorded_study.headstrong(micro, "why", "results/micro/config.yaml").stdout
+    assert "--config analysis={bootstrap: 60}, sha256" in why
+    assert "the same in this checkout" in why.split("configuration ")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("data={train: none}", "data.train: 'none' must be a valid integer"),
+        ("training={epochs: 0}", "training.epochs: 0 must be greater than 0"),
+        ("attacks={pgd: {stepper: nosuch}}", "attacks.pgd.stepper: 'nosuch' must be"),
+        ("trainign={epochs: 1}", "trainign: unknown key"),
+        ("tasks=sdx", "tasks: tasks 'sdx': 'x' is not a task"),
+        ("data={train: 16", "data: not YAML: "),
+        ("data={train: 16, train: 8}", "data: not YAML: 'train' is there twice"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_not_blamed_on_a_file(micro, entry, expected):
+    result = checkout.snakemake(micro, "--dry-run", "--config", entry)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: command line (--config): {expected}"), line
+    assert result.returncode == errors.ConfigError.code
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["nosuch"], ["plan", "--study"], ["export", "results/quick"]])

@@ -17,6 +17,8 @@ from headstrong.provenance import ROOT
 from headstrong.radius import Radius
 
 CONFIG_FILE = "config.yaml"  # of a study's folder: its whole configuration
+COMMAND_LINE = "command line (--config)"
+Part = tuple[Path | str, Mapping[str, Any]]  # where settings come from, and the settings
 
 
 def as_yaml(config: Config) -> str:
@@ -75,17 +77,33 @@ def study_files(names: Sequence[str]) -> list[Path]:
     return files
 
 
-def load(files: Sequence[Path]) -> Config:
-    """Read, merge and check configuration files; ConfigError with one line on any mistake."""
-    parts = [(file, read(file)) for file in files]
+def load(files: Sequence[Path], entries: Sequence[str] = ()) -> Config:
+    """Read, merge and check configuration files, and settings of the command line (`given`) on top of them.
+
+    Raises ConfigError with one line on any mistake.
+    """
+    parts: list[Part] = [*((file, read(file)) for file in files), *given(entries)]
     merged: dict[str, Any] = {}
     for _, part in parts:
         merged = merge(merged, part)
     return parse(merged, parts)
 
 
-def parse(merged: Mapping[str, Any], parts: Sequence[tuple[Path, Mapping[str, Any]]] = ()) -> Config:
-    """Check a merged configuration; `parts` (file, content) tell which file to name in a mistake.
+def given(entries: Sequence[str]) -> list[Part]:
+    """The settings of Snakemake's `--config KEY=VALUE ...`, with values read as in a configuration file.
+
+    Snakemake itself leaves the numbers, booleans and nulls inside such a value as text.
+    Raises ConfigError for a value that is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for entry in entries:
+        key, _, value = entry.partition("=")
+        found = merge(found, {key: _yaml(value, f"{COMMAND_LINE}: {key}")})
+    return [(COMMAND_LINE, found)] if found else []
+
+
+def parse(merged: Mapping[str, Any], parts: Sequence[Part] = ()) -> Config:
+    """Check a merged configuration; `parts` tell which file to name in a mistake, or the command line.
 
     Raises ConfigError, in one line, for the first mistake.
     """
@@ -118,19 +136,12 @@ def read(file: Path) -> dict[str, Any]:
     """The content of one file; ConfigError when it is not a mapping in YAML."""
     name = _display(file)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{name}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name}: cannot be read: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{name}: not YAML: nested too deeply; write it flat") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{name}: not YAML{where}: {_slip(getattr(error, 'problem', None) or '')}") from None
-    except (ValueError, AttributeError, TypeError, LookupError, OverflowError) as error:  # of a date or a tag
-        raise ConfigError(f"{name}: not YAML: a value cannot be read ({_short(error)}); quote it") from None
+    content = _yaml(text, name)
     if content is None:
         raise ConfigError(f"{name}: empty; expected keys and values, as in `study: {{name: mine}}`")
     if not isinstance(content, dict):
@@ -138,11 +149,27 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _display(file: Path) -> str:
+def _yaml(text: str, name: str) -> Any:
+    """What a text in YAML says; ConfigError, which begins with `name`, where it is not YAML."""
     try:
-        return str(file.resolve().relative_to(ROOT))
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ConfigError(f"{name}: not YAML: nested too deeply; write it flat") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark and "\n" in text else ""
+        raise ConfigError(f"{name}: not YAML{where}: {_slip(getattr(error, 'problem', None) or '')}") from None
+    except (ValueError, AttributeError, TypeError, LookupError, OverflowError) as error:  # of a date or a tag
+        raise ConfigError(f"{name}: not YAML: a value cannot be read ({_short(error)}); quote it") from None
+
+
+def _display(origin: Path | str) -> str:
+    if isinstance(origin, str):
+        return origin
+    try:
+        return str(origin.resolve().relative_to(ROOT))
     except ValueError:
-        return str(file)
+        return str(origin)
 
 
 def _explain(item: Any) -> str:
@@ -211,7 +238,7 @@ def _number_hint(text: str) -> str:
     return "" if number is None else f", written {number:.6g} without quotes"
 
 
-def _one_line(problems: Sequence[tuple[tuple[str, ...], str]], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+def _one_line(problems: Sequence[tuple[tuple[str, ...], str]], parts: Sequence[Part]) -> str:
     path, message = problems[0]
     path = tuple(part for part in path if part not in ("constrained-str",))
     file = _file_of(path, parts)
@@ -243,7 +270,7 @@ def _short(error: object) -> str:
     return _printable(_shortened(str(error) or type(error).__name__, 100))
 
 
-def _file_of(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+def _file_of(path: tuple[str, ...], parts: Sequence[Part]) -> str:
     """The last file that says anything about the longest part of this key path."""
     for length in range(len(path), 0, -1):
         place = _last_to_say(path[:length], parts)
@@ -252,7 +279,7 @@ def _file_of(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any
     return _display(parts[0][0]) if parts else "configuration"
 
 
-def _last_to_say(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> int:
+def _last_to_say(path: tuple[str, ...], parts: Sequence[Part]) -> int:
     """The place of the last file that has this key path; -1 where none has."""
     for place in reversed(range(len(parts))):
         node: Any = parts[place][1]
@@ -266,7 +293,7 @@ def _last_to_say(path: tuple[str, ...], parts: Sequence[tuple[Path, Mapping[str,
 _ABSENT = object()
 
 
-def _pictures_are_inherited(parts: Sequence[tuple[Path, Mapping[str, Any]]]) -> bool:
+def _pictures_are_inherited(parts: Sequence[Part]) -> bool:
     """Whether a later file than the one that names models to picture changes which models there are."""
     changed = max(_last_to_say((key,), parts) for key in ("plan", "tasks"))
     return not parts or _last_to_say(("report", "models"), parts) < changed

@@ -123,9 +123,10 @@ def _code_now(record: Record) -> str | None:
 
 def _against_files(record: Record, saved: Path) -> str:
     """Whether this checkout's configuration files give the configuration `saved`, in whatever order."""
-    files = [ROOT / name for name in record.content["config"]["from"]]
+    config = record.content["config"]
+    files, entries = [ROOT / name for name in config["from"]], config.get("command_line", [])
     try:
-        return SAME if yaml.safe_load(as_yaml(load(files))) == yaml.safe_load(saved.read_bytes()) else OTHER
+        return SAME if yaml.safe_load(as_yaml(load(files, entries))) == yaml.safe_load(saved.read_bytes()) else OTHER
     except (UserError, yaml.YAMLError):
         return UNKNOWN
 
@@ -231,7 +232,8 @@ def _configuration(found: Mapping[str, Any]) -> str:
         return "not recorded: run by hand, or by an older version"
     folder = {SAME: "as", OTHER: "NOT as it is now in", UNKNOWN: "not there any more:"}[checkout["config_of_folder"]]
     now = _against(checkout["config"], "this checkout's files give another one now")
-    return f"{' + '.join(config['from'])}, sha256 {config['sha256'][:16]}, {folder} {config['file']}; {now}"
+    origins = " + ".join([*config["from"], *(f"--config {entry}" for entry in config.get("command_line", []))])
+    return f"{origins}, sha256 {config['sha256'][:16]}, {folder} {config['file']}; {now}"
 
 
 def _against(verdict: str, other: str) -> str:

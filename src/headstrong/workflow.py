@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from headstrong import locks, warm
 from headstrong.config import Config
-from headstrong.configfiles import CONFIG_FILE, as_yaml, parse, read
+from headstrong.configfiles import CONFIG_FILE, as_yaml, given, merge, parse, read
 from headstrong.errors import ConfigError, MachineError, UserError
 from headstrong.provenance import PACKAGE, STUDY_VARIABLE, settings_json, text_digest
 from headstrong.study import Plan
@@ -31,15 +31,17 @@ def _put_first(variable: str, folder: str) -> None:
     os.environ[variable] = os.pathsep.join([folder, *rest])
 
 
-def announce_study(folder: str, config: Config, files: Sequence[str | Path]) -> None:
+def announce_study(folder: str, config: Config, files: Sequence[str | Path], entries: Sequence[str] = ()) -> None:
     """Tell every job of this process which study it belongs to: what run records say of it.
 
-    folder: where the results go. files: the configuration files that were merged, for people to read.
+    folder: where the results go. files: the configuration files that were merged, for people to read. entries: what
+    the command line set on top of them, as KEY=VALUE.
     """
     found = {
         "sha256": text_digest(as_yaml(config)),
         "file": CONFIG_FILE,
         "from": [Path(os.path.relpath(file)).as_posix() for file in files],
+        **({"command_line": list(entries)} if entries else {}),
     }
     os.environ[STUDY_VARIABLE] = settings_json({"folder": folder, "config": found})
 
@@ -55,13 +57,18 @@ def check_config_file(file: str | Path) -> None:
         _end(error)
 
 
-def load_study(merged: Mapping[str, Any], files: Sequence[str | Path]) -> tuple[Config, Plan]:
-    """Configuration and plan of the configuration that Snakemake merged from `files`.
+def load_study(
+    merged: Mapping[str, Any], files: Sequence[str | Path], entries: Sequence[str] = ()
+) -> tuple[Config, Plan]:
+    """Configuration and plan of the configuration that Snakemake merged from `files` and the `entries` of `--config`.
 
     A mistake is one line on the error stream and exit code 2, before any job starts.
     """
     try:
-        config = parse(merged, [(Path(file), read(Path(file))) for file in files])
+        typed = given(entries)
+        for _, settings in typed:
+            merged = merge(merged, settings)
+        config = parse(merged, [*((Path(file), read(Path(file))) for file in files), *typed])
         return config, Plan(config)
     except ConfigError as error:
         _end(error)

@@ -26,7 +26,8 @@ def test_a_study_through_slurm_equals_the_local_run(slurm, tmp_path):
     local = checkout.make(tmp_path / "local")
     checkout.run(local)
     side_by_side = set()
-    with Study(slurm, checkout.make(tmp_path / "cluster"), study="micro") as study:
+    settings = "data={train: 16}"  # what the overlay says as well; jobs read it too
+    with Study(slurm, checkout.make(tmp_path / "cluster"), "--config", settings, study="micro") as study:
 
         def watch():
             jobs = [slurm.call("scontrol", "show", "job", "-d", job) for job in study.running()]
