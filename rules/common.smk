@@ -25,7 +25,10 @@ from headstrong.workflow import (
 if not workflow.is_main_process:
     check_current()
 prepare_jobs()
-CONFIG_FILES = ["config.yaml", *workflow.overwrite_configfiles]
+CONFIG_FILES = [
+    *([] if workflow.config_settings.replace_workflow_config else ["config.yaml"]),
+    *workflow.overwrite_configfiles,
+]
 CONFIG_ENTRIES = workflow.config_settings.config_args or []
 STUDY, PLAN = load_study(config, CONFIG_FILES, CONFIG_ENTRIES)
 RESULTS = f"results/{STUDY.study_id}"

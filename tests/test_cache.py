@@ -13,7 +13,7 @@ from damaged_files import check_cuts, count_noticed
 from headstrong import tasks
 from headstrong.data import cache
 from headstrong.data.batches import Batches
-from headstrong.errors import BrokenFileError, MissingDataError
+from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 
 SIZE = (12, 16)
 CLASSES = ["unlabelled", "wall", "floor", "chair"]
@@ -196,6 +196,9 @@ def test_a_failing_source_leaves_nothing_behind(tmp_path):
     for letter, value in broken.items():
         with pytest.raises(ValueError, match="sample b"):
             cache.write_split(tmp_path / "a.h5", iter([("b", raw_sample(0) | {letter: value})]), count=1, **place)
+    unlabelled = {key: value for key, value in raw_sample(0).items() if key != "r"}
+    with pytest.raises(ConfigError, match=r"sample b: no label of task 'r': .* no recipe for it in .*labels\.py; add"):
+        cache.write_split(tmp_path / "a.h5", iter([("b", unlabelled)]), count=1, **place)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -163,6 +163,26 @@ def test_a_letter_that_two_tasks_have_is_refused(monkeypatch):
         parse(DEFAULT)
 
 
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({}, "task 'b' has no encoding; add 'b' to _ENCODERS"),
+        ({"letter": "bb"}, "task 'bb' (brightness): expected one letter"),
+        ({"mask": "labels"}, "task 'b' (brightness): mask 'labels'; expected label or depth or none"),
+        ({"loss": "l2"}, "task 'b' (brightness): loss 'l2'; expected cross_entropy or l1"),
+        ({"loss": "cross_entropy", "channels": None}, "only s has classes"),
+        ({"low": 1.0}, "low 1, high 1; expected low below high"),
+    ],
+)
+def test_a_task_of_ones_own_that_cannot_be_is_one_line(monkeypatch, task, expected):
+    own = {"letter": "b", "domain": "brightness", "title": "Brightness", "channels": 1, "loss": "l1", "mask": "none"}
+    monkeypatch.setattr(tasks, "_ALL", [*tasks._ALL, tasks.Task(**{**own, **task})])
+    with pytest.raises(ConfigError) as caught:
+        parse(DEFAULT)
+    assert str(caught.value).startswith("src/headstrong/tasks.py: ")
+    assert expected in str(caught.value)
+
+
 def test_overlays_merge_key_by_key():
     merged = merge({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"c": [9]}, "e": None})
     assert merged == {"a": {"b": 1, "c": [9]}, "d": 3, "e": None}
@@ -181,6 +201,56 @@ def test_null_removes_a_section_and_an_attack():
     config = parse(merge(DEFAULT, {"plan": {"five": None}, "attacks": {"noise": None}}))
     assert set(config.sections) == set(DEFAULT["plan"]) - {"five"}
     assert set(config.attack_families) == set(DEFAULT["attacks"]) - {"noise"}
+
+
+@pytest.mark.parametrize(
+    ("overlays", "expected"),
+    [
+        (
+            ["attacks: {pgd: null}", "attacks: {pgd: {steps: [3]}}"],
+            "1.yaml: attacks.pgd.stepper: missing, for 0.yaml removes attacks.pgd with null",
+        ),
+        (
+            ["plan: {three: null}"],
+            "0.yaml: plan.three: null removes it, but hidden.scenes.section in config.yaml needs it",
+        ),
+        (
+            ["attacks: {pgd: null}", "figures: {dpi: 60}"],
+            "0.yaml: attacks.pgd: null removes it, but analysis.family in config.yaml needs it",
+        ),
+        (
+            ["pictures: null", "pictures: {other: null}"],
+            "0.yaml: pictures: null removes it, but classifiers.domain.pictures in config.yaml needs it",
+        ),
+        (
+            ["pictures: {shapes: {validation: null}}"],
+            "0.yaml: pictures.shapes.validation: null removes it, but importance.shapes.important.worst1 in ",
+        ),
+        (
+            ["importance: {shapes: {important: {worst2: null}}}"],
+            "important.worst2: null removes it, but no earlier file has it; to rank it, write worst2: recall",
+        ),
+        (["importance: {shapes: {important: {worst1: null}}}"], "0.yaml: importance.shapes.important: no classes are"),
+        (["importance: {shapes: {important: {worst1: by}}}"], "important: worst1 'by': expected names of classes"),
+    ],
+)
+def test_a_null_that_cannot_be_is_blamed_on_the_file_that_has_it(tmp_path, overlays, expected):
+    files = [tmp_path / f"{number}.yaml" for number in range(len(overlays))]
+    for file, overlay in zip(files, overlays, strict=True):
+        file.write_text(overlay)
+    with pytest.raises(ConfigError) as caught:
+        load([ROOT / "config.yaml", *files])
+    assert expected in str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def test_null_removes_important_classes_and_in_a_base_still_ranks_them(tmp_path):
+    for name, ranks in (("more", "worst2: recall, median: recall, balls: [egg, ball]"), ("less", "worst2: null")):
+        (tmp_path / f"{name}.yaml").write_text(f"importance: {{shapes: {{important: {{{ranks}}}}}}}")
+    config = load([ROOT / "config.yaml", tmp_path / "more.yaml", tmp_path / "less.yaml"])
+    left = {"worst1": "recall", "median": "recall", "balls": ["ball", "egg"]}
+    assert config.importance["shapes"].important == left
+    (tmp_path / "whole.yaml").write_text(as_yaml(config).replace("worst1: recall", "worst1: null"))  # as once written
+    assert load([tmp_path / "whole.yaml"]).importance["shapes"].important == left
 
 
 def test_models_to_picture_may_be_lacking_where_a_later_file_changes_the_plan(tmp_path):

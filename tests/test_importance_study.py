@@ -21,7 +21,7 @@ importance:
   shapes:
     width: 0.0625
     feature: 8
-    important: {worst1: null, balls: [ball, egg]}
+    important: {worst1: recall, balls: [ball, egg]}
     losses:
       wce: null
       softmax: null

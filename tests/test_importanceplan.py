@@ -60,7 +60,7 @@ def test_the_switch_of_large_angles_touches_losses_with_a_margin_only():
 
 
 def test_named_classes_are_not_ranked_and_wait_for_no_model():
-    plan = changed(important={"worst1": None, "balls": ["ball", "egg"]})
+    plan = changed(important={"worst1": "recall", "balls": ["ball", "egg"]})
     assert [trial.id for trial in plan.baselines("shapes")] == ["shapes-ce-0", "shapes-ce-1", "shapes-ce-2"]
     named = parse(merge(DEFAULT, {"importance": {"shapes": None, "named": named_family()}}))
     assert Plan(named).importance.baselines("named") == ()
@@ -92,7 +92,7 @@ def test_jobs_come_back_from_json():
         ({"pictures": "domains"}, "importance.shapes.domain: the pictures have several"),
         ({"domain": "attic"}, "importance.shapes.domain: 'attic'"),
         ({"label": "mood"}, "importance.shapes.label: objects has no label 'mood'"),
-        ({"important": {"worst9": None}}, "only worst1, worst2, median are ranks"),
+        ({"important": {"worst9": "recall"}}, "only worst1, worst2, median are ranks"),
         ({"important": {"none": []}}, "expected names of classes"),
         ({"important": {"a-b": ["cube"]}}, "expected letters, digits and underscores"),
         ({"losses": {"ce": None}}, "losses: ce is missing"),

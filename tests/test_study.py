@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import subprocess
 import sys
 
@@ -53,6 +54,56 @@ def test_the_commands_that_stay_stable():
     unknown = command("plan", "--study", "fulll")
     assert unknown.returncode == 2
     assert len(unknown.stderr.splitlines()) == 1
+
+
+def jobs_of(plan: Plan) -> dict[tuple[str, str], object]:
+    """Everything that decides what runs again, but for the order of rows in tables."""
+    made, hidden, importance = plan.generated, plan.hidden, plan.importance
+    sets = plan.config.picture_sets
+    jobs = {
+        "data": {split: plan.data_settings(split) for split in ("train", "test")},
+        "training": {run.id: to_dict(plan.training_job(run.id)) for run in plan.runs},
+        "evaluation": {model.id: to_dict(plan.evaluation_job(model.id)) for model in plan.models},
+        "pictures": {
+            (name, domain): made.picture_settings(name, domain, "train")
+            for name in sets
+            for domain in sets[name].domains
+        },
+        "classifier": {one.id: to_dict(made.classifier_job(one.id)) for one in made.classifiers},
+        "generator": {one.id: to_dict(one) for one in made.generators},
+        "generated": {name: to_dict(made.family_job(name)) for name in plan.config.generator_families},
+        "trial": {one.id: to_dict(importance.classifier_job(one.id)) for one in importance.trials},
+        "choice": {name: importance.choice_settings(name) for name in plan.config.importance_families},
+        "importance": {name: to_dict(importance.family_job(name)) for name in plan.config.importance_families},
+        "forgetting": {one.id: to_dict(one) for one in hidden.forgettings},
+        "hidden": {turn.id: to_dict(hidden.hidden_job(turn.id)) for turn in hidden.turns},
+    }
+    return {(kind, str(name)): job for kind, of_kind in jobs.items() for name, job in of_kind.items()}
+
+
+# Lists whose order is what they say, and those that victims and the tables' columns follow.
+ORDERED = {"size", "domains", "target", "models"}
+
+
+def shuffled(node, draw: random.Random, key: str = ""):
+    """The same settings in another order: of keys, of letters, and of lists whose order means nothing."""
+    if isinstance(node, dict):
+        keys = draw.sample(list(node), len(node))
+        return {name: shuffled(node[name], draw, name) for name in keys}
+    if isinstance(node, list) and key not in ORDERED:
+        return draw.sample(node, len(node))
+    return "".join(draw.sample(node, len(node))) if key == "tasks" and isinstance(node, str) else node
+
+
+@pytest.mark.parametrize("study", ["quick", "attacks", "dgba", "mta", "camri", "hidden", "hidden_celeba", "switches"])
+def test_another_order_in_a_file_changes_no_job(study):
+    config = load(study_files([study]))
+    expected = jobs_of(Plan(config))
+    for seed in range(3):
+        other = shuffled(config.model_dump(), random.Random(seed))
+        found = jobs_of(Plan(parse(other)))
+        assert found.keys() == expected.keys()
+        assert [key for key, job in expected.items() if found[key] != job] == []
 
 
 def test_the_supplements_488_models_and_246_runs():
@@ -127,11 +178,11 @@ def test_attacks_of_a_pair_a_single_and_the_five():
     names = {model: [a.name for a in plan.evaluation_job(model).attacks] for model in (
         "single-resnet18-s", "combinations-resnet18-s_D", "five-resnet18-sd_Dn_E")}  # fmt: skip
     assert names["single-resnet18-s"] == [
-        "pgd.single.s.linf.8.25", "noise.total.s.linf.8.1", "apgd.single.s.linf.8.25",
+        "apgd.single.s.linf.8.25", "noise.total.s.linf.8.1", "pgd.single.s.linf.8.25",
     ]  # fmt: skip
     assert names["combinations-resnet18-s_D"] == [
-        "pgd.single.s.linf.8.25", "pgd.single.D.linf.8.25", "pgd.total.sD.linf.8.25", "noise.total.sD.linf.8.1",
-        "apgd.single.s.linf.8.25", "apgd.single.D.linf.8.25", "wgd.wgd_released.sD.linf.8.25",
+        "apgd.single.s.linf.8.25", "apgd.single.D.linf.8.25", "noise.total.sD.linf.8.1",
+        "pgd.single.s.linf.8.25", "pgd.single.D.linf.8.25", "pgd.total.sD.linf.8.25", "wgd.wgd_released.sD.linf.8.25",
     ]  # fmt: skip
     attacked = {name.split(".")[2] for name in names["five-resnet18-sd_Dn_E"]}
     for chain in DEFAULT["chains"]:

@@ -45,6 +45,8 @@ def check_radii(radii: Radius | Sequence[Radius], norms: Sequence[str], step_siz
 class AttackConfig(Section):
     """One family of attacks: every combination of the lists."""
 
+    any_order = ("balancer", "norm", "epsilon", "steps", "pixels")
+
     stepper: Stepper = Field(
         description="How the image moves: a gradient method, a program per image (ilp_*), or noise, the control."
     )

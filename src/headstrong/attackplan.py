@@ -21,8 +21,8 @@ IN_EQUAL_STEPS = ("ifgsm", "mim")  # as published: all steps together are as lon
 
 
 def attacks_of(config: Config, section: str, tasks: str, protocol: Mapping[str, Any]) -> Iterator[AttackJob]:
-    """Every attack on a model of these tasks in this section of the plan."""
-    for family, attack in config.attack_families.items():
+    """Every attack on a model of these tasks in this section of the plan, in an order that files do not decide."""
+    for family, attack in sorted(config.attack_families.items()):
         if attack.sections is not None and section not in attack.sections:
             continue
         sets = list(_attacked_sets(attack, tasks, config.chains, protocol["wgd"]))
@@ -156,7 +156,7 @@ def _attacked_sets(attack: AttackConfig, tasks: str, chains: Sequence[str], wgd:
         for letters in tasks if balancer == "single" else [in_order(tasks)]:
             yield from fresh(balancer, letters)
     if attack.chains and "total" in attack.balancer:
-        for chain in chains:
+        for chain in sorted(chains):
             if set(chain) <= set(tasks):
                 for length in range(1, len(chain) + 1):
                     yield from fresh("total", in_order(chain[:length]))

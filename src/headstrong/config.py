@@ -91,6 +91,8 @@ class DataConfig(Section):
 class SectionConfig(Section):
     """One section of the plan: every set of `sizes` tasks, on every encoder."""
 
+    any_order = ("tasks",)
+
     encoders: Annotated[list[Encoder], Field(min_length=1)] = Field(description="Encoders.")
     tasks: str | None = Field(None, description="Letters to combine; null: the study's `tasks`.")
     sizes: Annotated[list[PositiveInt], Field(min_length=1)] = Field(description="Sizes of the task sets.")
@@ -173,6 +175,8 @@ class AnalysisConfig(Section):
 class FiguresConfig(Section):
     """How figures look; changing this redraws them and does nothing else."""
 
+    any_order = ("formats",)
+
     formats: Annotated[list[Literal["png", "svg", "pdf"]], Field(min_length=1)] = Field(
         ["png", "svg"], description="File formats."
     )
@@ -193,6 +197,8 @@ class ReportConfig(Section):
 
 class Config(Section):
     """The whole configuration of a study."""
+
+    any_order = ("tasks",)
 
     study: StudyConfig
     data: DataConfig
@@ -265,6 +271,11 @@ class Config(Section):
     def hidden_families(self) -> dict[str, HiddenConfig]:
         """The families of hidden tasks that are not switched off."""
         return {name: family for name, family in (self.hidden or {}).items() if family is not None}
+
+    def labels_of(self, family: str) -> tuple[str, ...]:
+        """The labels that a family of classifiers tells, in the order in which its pictures have them."""
+        chosen = self.classifier_families[family]
+        return tuple(label for label in self.picture_sets[chosen.pictures].labels if label in chosen.labels)
 
     def switches(self, section: str | None, own: SwitchesConfig | None) -> dict[str, Any]:
         """Every switch with its value for a family: its `own`, else its section's, else the study's."""

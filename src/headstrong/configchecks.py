@@ -11,6 +11,7 @@ from headstrong.config import TASKS_OF_SOURCE, Config, check_letters
 from headstrong.errors import ConfigError
 from headstrong.generatorconfig import GeneratorsConfig
 from headstrong.hiddenconfig import HiddenAttacksConfig
+from headstrong.importanceconfig import BY_RECALL
 from headstrong.layouts import BRANCHED
 from headstrong.pictureconfig import NetworkConfig, PicturesConfig
 from headstrong.protocol import SwitchesConfig
@@ -18,7 +19,8 @@ from headstrong.study import models_of, plan_settings
 
 RESNETS = ("resnet18", "resnet34", "resnet50")  # classifiers with a stem of two kinds
 SCALABLE = (*RESNETS, "camri")  # classifiers of which any width is built
-Problem = tuple[tuple[str, ...], str]
+# A key path and what is wrong there; also the key path of what it names, where an overlay can have removed that.
+Problem = tuple[tuple[str, ...], str] | tuple[tuple[str, ...], str, tuple[str, ...]]
 
 
 def impossible(config: Config) -> list[Problem]:
@@ -86,7 +88,7 @@ def _size(config: Config, classifiers: str | None) -> Sequence[int]:
 
 def _letters_without_labels(config: Config) -> Iterator[Problem]:
     available = TASKS_OF_SOURCE[config.data.source]
-    named: list[Problem] = [(("tasks",), config.tasks)]
+    named: list[tuple[tuple[str, ...], str]] = [(("tasks",), config.tasks)]
     named += [(("chains",), chain) for chain in config.chains]
     named += [(("plan", name, "tasks"), section.tasks or config.tasks) for name, section in config.sections.items()]
     for main, row in config.lambdas.items():
@@ -167,7 +169,8 @@ def _classifiers(config: Config) -> Iterator[Problem]:
 def _network(config: Config, path: tuple[str, ...], family: NetworkConfig) -> Iterator[Problem]:
     """What no network can be, and pictures that there are not."""
     if family.pictures not in config.picture_sets:
-        yield (*path, "pictures"), f"{family.pictures!r} is not among pictures: {_names(config.picture_sets)}"
+        said = f"{family.pictures!r} is not among pictures: {_names(config.picture_sets)}"
+        yield (*path, "pictures"), said, ("pictures", family.pictures)
     if family.stem != "published" and family.backbone not in RESNETS:
         yield (*path, "stem"), f"{family.stem}: of {' and '.join(RESNETS)} only"
     if family.width != 1 and family.backbone not in SCALABLE:
@@ -187,12 +190,13 @@ def _importance(config: Config) -> Iterator[Problem]:
         if family.label is not None and family.label not in pictures.labels:
             yield (*path, "label"), f"{pictures.source} has no label {family.label!r}; it has {_names(pictures.labels)}"
         ranking = config.switches(None, family.protocol)["ranking"]
-        ranks = [key for key, names in family.important.items() if names is None]
+        ranks = [key for key, names in family.important.items() if names == BY_RECALL]
         if ranks and ranking == "validation" and not pictures.validated:
             yield (
                 (*path, "important", ranks[0]),
                 f"ranked by validation pictures, which pictures.{family.pictures} has not; give it some, or protocol "
                 "ranking: test",
+                ("pictures", family.pictures, "validation"),
             )
 
 
@@ -213,7 +217,8 @@ def _hidden(config: Config) -> Iterator[Problem]:
         chosen = config.classifier_families.get(family.classifiers or "")
         if chosen is None:
             known = _names(config.classifier_families)
-            yield (*path, "classifiers"), f"{family.classifiers!r} is not among classifiers: {known}"
+            said = f"{family.classifiers!r} is not among classifiers: {known}"
+            yield (*path, "classifiers"), said, ("classifiers", str(family.classifiers))
             continue
         for task, labels in (family.tasks or {}).items():
             absent = [label for label in labels if label not in chosen.labels]
@@ -229,7 +234,7 @@ def _hidden(config: Config) -> Iterator[Problem]:
 def _hidden_section(config: Config, path: tuple[str, ...], name: str) -> Iterator[Problem]:
     section = config.sections.get(name)
     if section is None:
-        yield (*path, "section"), f"{name!r} is no section of plan: {_names(config.sections)}"
+        yield (*path, "section"), f"{name!r} is no section of plan: {_names(config.sections)}", ("plan", name)
     elif any(encoder in (*BRANCHED, "mtan") for encoder in section.encoders):
         yield (*path, "section"), f"the tasks of plan.{name} do not all see the same features; use another encoder"
 
@@ -242,7 +247,7 @@ def _generators(config: Config) -> Iterator[Problem]:
         for section in [family.section, *family.transfer] if family.section else []:
             if section not in config.sections:
                 key = "section" if section == family.section else "transfer"
-                yield (*path, key), f"{section!r} is no section of plan: {_names(config.sections)}"
+                yield (*path, key), f"{section!r} is no section of plan: {_names(config.sections)}", ("plan", section)
         for key in ("methods", "modes", "goals", "norm", "transfer"):
             values = getattr(family, key)
             if len(set(values)) < len(values):
@@ -255,7 +260,7 @@ def _attacked_classifiers(config: Config, path: tuple[str, ...], family: Generat
     for chosen in (first, *family.transfer):
         if chosen not in known:
             key = "classifiers" if chosen == family.classifiers else "transfer"
-            yield (*path, key), f"{chosen!r} is not among classifiers: {_names(known)}"
+            yield (*path, key), f"{chosen!r} is not among classifiers: {_names(known)}", ("classifiers", chosen)
             return
     own = known[first]
     if any(known[other].pictures != own.pictures for other in family.transfer):
@@ -294,7 +299,8 @@ def _analysis_of_nothing(config: Config) -> list[Problem]:
     analysis, families = config.analysis, config.attack_families
     family = families.get(analysis.family)
     if family is None:
-        return [(("analysis", "family"), f"{analysis.family!r} is not among attacks: {', '.join(families) or 'none'}")]
+        said = f"{analysis.family!r} is not among attacks: {', '.join(families) or 'none'}"
+        return [(("analysis", "family"), said, ("attacks", analysis.family))]
     found: list[Problem] = []
     for key in ("norm", "epsilon", "steps"):
         wanted, configured = getattr(analysis, key), getattr(family, key)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ValidationError
 
 from headstrong import tasks
 from headstrong.config import Config
-from headstrong.configchecks import impossible, not_planned
+from headstrong.configchecks import Problem, impossible, not_planned
 from headstrong.errors import ConfigError
+from headstrong.importanceconfig import BY_RECALL
 from headstrong.provenance import ROOT
 from headstrong.radius import Radius
 
@@ -108,6 +109,9 @@ def parse(merged: Mapping[str, Any], parts: Sequence[Part] = ()) -> Config:
     Raises ConfigError, in one line, for the first mistake.
     """
     _check_tasks()
+    merged, problems = _ranked(merged, parts)
+    if problems:
+        raise ConfigError(_one_line(problems, parts))
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
@@ -119,17 +123,61 @@ def parse(merged: Mapping[str, Any], parts: Sequence[Part] = ()) -> Config:
     return config
 
 
+def _ranked(merged: Mapping[str, Any], parts: Sequence[Part]) -> tuple[Mapping[str, Any], list[Problem]]:
+    """The configuration with `recall` for the nulls that said it in older versions, and the nulls that remove nothing.
+
+    Older versions wrote `worst1: null` for the class that is recalled worst. In the first file, where there is nothing
+    to remove, that is still understood; in later files null removes a key, as it does in every other section.
+    """
+    problems: list[Problem] = []
+    for name, family in _mapping(merged, "importance").items():
+        for key in (key for key, names in _mapping(family, "important").items() if names is None):
+            path = ("importance", str(name), "important", str(key))
+            last = _last_to_say(path, parts)
+            if last == 0:
+                merged = merge(merged, {"importance": {name: {"important": {key: BY_RECALL}}}})
+            elif last > 0 and _last_to_say(path, parts[:last]) < 0:
+                said = f"null removes it, but no earlier file has it; to rank it, write {key}: {BY_RECALL}"
+                problems.append((path, said))
+    return merged, problems
+
+
+def _mapping(node: Any, key: str) -> Mapping[Any, Any]:
+    found = node.get(key) if isinstance(node, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 def _check_tasks() -> None:
-    """ConfigError where two tasks have one letter: the later would silently stand for both.
+    """ConfigError where a task cannot be: one that somebody has added, most likely (docs/howto/task.md).
 
     Here, and not where tasks are defined: code there is part of what every training depends on.
     """
     named: dict[str, str] = {}
     for task in tasks._ALL:
-        if task.letter in named:
-            said = f"letter {task.letter!r} is of {named[task.letter]} and {task.domain}; give one another letter"
+        said = _slip_of_task(task, named.get(task.letter))
+        if said:
             raise ConfigError(f"src/headstrong/tasks.py: {said}")
         named[task.letter] = task.domain
+        if task.channels is not None:
+            tasks.encoding(task.letter)
+
+
+def _slip_of_task(task: tasks.Task, other: str | None) -> str:
+    """What is wrong with the line of a task, of whose letter there may be an `other` task before it; "" if nothing."""
+    name = f"task {task.letter!r} ({task.domain})"
+    if other is not None:
+        return f"letter {task.letter!r} is of {other} and {task.domain}; give one another letter"
+    if len(task.letter) != 1 or not task.letter.isascii() or not task.letter.isalpha():
+        return f"{name}: expected one letter, a to z or A to Z"
+    kinds = get_type_hints(tasks.Task)
+    for key in ("loss", "mask"):
+        if getattr(task, key) not in get_args(kinds[key]):
+            return f"{name}: {key} {getattr(task, key)!r}; expected {' or '.join(get_args(kinds[key]))}"
+    if task.letter != "s" and (task.loss == "cross_entropy" or not task.channels):
+        return f"{name}: channels {task.channels}, loss {task.loss}; only s has classes, expected channels and l1"
+    if not task.low < task.high:
+        return f"{name}: low {task.low:g}, high {task.high:g}; expected low below high"
+    return ""
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -238,14 +286,23 @@ def _number_hint(text: str) -> str:
     return "" if number is None else f", written {number:.6g} without quotes"
 
 
-def _one_line(problems: Sequence[tuple[tuple[str, ...], str]], parts: Sequence[Part]) -> str:
-    path, message = problems[0]
+def _one_line(problems: Sequence[Problem], parts: Sequence[Part]) -> str:
+    path, message, *named = problems[0]
     path = tuple(part for part in path if part not in ("constrained-str",))
     file = _file_of(path, parts)
+    removed, remover = _removal(named[0] if named else path, parts)
+    if removed and named:
+        message = f"null removes it, but {_key(path)} in {file} needs it; remove or change that as well"
+        path, file = removed, remover
+    elif removed and message == "missing":
+        message = f"missing, for {remover} removes {_key(removed)} with null; give all its keys, or take out the null"
     known = _known_keys(path) if message == "unknown key" else ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    key = ".".join(_shortened(part, 40) for part in path) or "top level"
-    return _printable(f"{file}: {key}: {_shortened(message, 300)}{known}{more}")
+    return _printable(f"{file}: {_key(path)}: {_shortened(message, 300)}{known}{more}")
+
+
+def _key(path: tuple[str, ...]) -> str:
+    return ".".join(_shortened(part, 40) for part in path) or "top level"
 
 
 def _printable(text: str) -> str:
@@ -280,14 +337,31 @@ def _file_of(path: tuple[str, ...], parts: Sequence[Part]) -> str:
 
 
 def _last_to_say(path: tuple[str, ...], parts: Sequence[Part]) -> int:
-    """The place of the last file that has this key path; -1 where none has."""
+    """The place of the last file that has this key path; -1 where none has, or a later one replaces what it is in."""
     for place in reversed(range(len(parts))):
-        node: Any = parts[place][1]
-        for key in path:
-            node = node.get(key, _ABSENT) if isinstance(node, Mapping) else _ABSENT
-        if node is not _ABSENT:
+        found = [_value(path[:length], parts[place]) for length in range(1, len(path) + 1)]
+        if found[-1] is not _ABSENT:
             return place
+        if any(value is not _ABSENT and not isinstance(value, Mapping) for value in found):
+            return -1
     return -1
+
+
+def _removal(path: tuple[str, ...], parts: Sequence[Part]) -> tuple[tuple[str, ...], str]:
+    """What a file removes with null of this key path, which an earlier one has, and the file; empty where none does."""
+    for place in reversed(range(len(parts))):
+        for length in range(1, len(path) + 1):
+            if _value(path[:length], parts[place]) is None and _last_to_say(path, parts[:place]) >= 0:
+                return path[:length], _display(parts[place][0])
+    return (), ""
+
+
+def _value(path: tuple[str, ...], part: Part) -> Any:
+    """What a file has at this key path, or _ABSENT."""
+    node: Any = part[1]
+    for key in path:
+        node = node.get(key, _ABSENT) if isinstance(node, Mapping) else _ABSENT
+    return node
 
 
 _ABSENT = object()

@@ -41,6 +41,8 @@ class BlocksConfig(Section):
 class GeneratorsConfig(Section):
     """A family of generated perturbations: every combination of the lists, against one set of victims."""
 
+    any_order = ("transfer", "methods", "modes", "goals", "norm", "epsilon")
+
     classifiers: Name | None = Field(None, description="Victims: key in `classifiers`, a task per domain.")
     section: Name | None = Field(
         None, description="Victim: section of `plan` with one model, whose tasks are attacked."

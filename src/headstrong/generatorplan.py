@@ -90,7 +90,7 @@ class GeneratorPlan:
         spec = self._classifiers[classifier_id]
         family = self.config.classifier_families[spec.family]
         seed = derive_seed(self.config.study.seed, "classifier", spec.id)
-        return classifier_job(family, spec.id, tuple(family.labels), seed)
+        return classifier_job(family, spec.id, self.config.labels_of(spec.family), seed)
 
     def victims(self, family: str, transfer: bool = False) -> tuple[Victim, ...]:
         """The victims of a family of generators, in the order of its tasks; `transfer`: those it is tried on too.
@@ -206,7 +206,7 @@ def _source_settings(pictures: PicturesConfig, split: str) -> dict[str, Any]:
     """What a source is told beside size, count and seed; what changes nothing is left out."""
     if pictures.source == "objects":
         return {}
-    found: dict[str, Any] = {"domains": list(pictures.domains)}
+    found: dict[str, Any] = {"domains": sorted(pictures.domains)}
     if pictures.source in TESTS_CHOSEN:
         found["test_share"] = pictures.test_share
     if pictures.source == "folder":

@@ -41,6 +41,8 @@ class ForgettingConfig(ScheduleConfig):
 class HiddenAttacksConfig(Section):
     """The attacks on each hidden task: every combination of the lists."""
 
+    any_order = ("objectives", "stealth", "norm", "epsilon")
+
     objectives: Annotated[list[Objective], Field(min_length=1)] = Field(
         description="cf: towards forgetful features. cf_delta: along the direction of forgetting. disruption: away "
         "from the clean features. dgba, total, single: the visible tasks. oracle: sees the hidden task. noise: no "
@@ -73,6 +75,8 @@ class HiddenAttacksConfig(Section):
 
 class HiddenConfig(Section):
     """A family: one network, of whose tasks each takes its turn at being hidden."""
+
+    any_order = ("access",)
 
     classifiers: Name | None = Field(None, description="The network: key in `classifiers`; its labels are the tasks.")
     domain: str | None = Field(None, description="classifiers: domain of the pictures; null: the only one they have.")

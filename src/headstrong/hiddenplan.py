@@ -108,9 +108,10 @@ class HiddenPlan:
         settings = self._settings(family)
         if settings.classifiers is None:
             return tuple((letter, (letter,)) for letter in in_order(self._dense_model(family)[1]))
-        if settings.tasks is not None:
-            return tuple((task, tuple(labels)) for task, labels in settings.tasks.items())
-        return tuple((label, (label,)) for label in self.config.classifier_families[settings.classifiers].labels)
+        known = self.config.labels_of(settings.classifiers)
+        chosen = {label: [label] for label in known} if settings.tasks is None else settings.tasks
+        tasks = ((task, tuple(sorted(labels, key=known.index))) for task, labels in chosen.items())
+        return tuple(sorted(tasks, key=lambda task: known.index(task[1][0])))
 
     def hidden_job(self, turn_id: str) -> HiddenJob:
         """What the evaluation of this turn needs to know."""

@@ -6,12 +6,12 @@ Everything here is plain Python, so that the Snakefile can read it at every job.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstrong.errors import ConfigError
-from headstrong.importanceconfig import FAVOURING
+from headstrong.importanceconfig import BY_RECALL, FAVOURING
 from headstrong.jobs import ClassifierJob, ClassLossJob, ImportanceJob
 from headstrong.pictureconfig import classifier_job
 from headstrong.seeds import derive_seed
@@ -63,7 +63,7 @@ class ImportancePlan:
 
     def baselines(self, family: str) -> tuple[Trial, ...]:
         """The trials of the cross entropy, by whose recall classes are ranked; none where no class is ranked."""
-        if all(names is not None for names in self.config.importance_families[family].important.values()):
+        if BY_RECALL not in self.config.importance_families[family].important.values():
             return ()
         return tuple(trial for trial in self.of_family(family) if trial.loss is None)
 
@@ -95,7 +95,7 @@ class ImportancePlan:
         return ImportanceJob(
             family=family,
             label=self._label(family),
-            important=tuple((key, tuple(names or ())) for key, names in settings.important.items()),
+            important=tuple((key, _names(chosen)) for key, chosen in settings.important.items()),
             ranking=self.ranking(family),
             trials=tuple(trial.id for trial in self.of_family(family)),
             tolerance=settings.tolerance,
@@ -122,6 +122,11 @@ class ImportancePlan:
                 stem = "-".join([family, name, *_words(loss)])
                 for number in range(settings.trials):
                     yield Trial(f"{stem}-{number}", family, number, loss)
+
+
+def _names(chosen: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of important classes; none where recall decides."""
+    return () if isinstance(chosen, str) or chosen is None else tuple(chosen)
 
 
 def _losses(name: str, grid: LossConfig, settings: ImportanceConfig, angles: str) -> Iterator[ClassLossJob | None]:

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from headstrong.tasks import TASKS
+
+
+@cache
+def _choices(annotation: Any) -> Sequence[object]:
+    """The values that a type, or the items of it, are chosen from; none where any is possible."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next((found for part in get_args(annotation) if (found := _choices(part))), ())
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys and wrong types are errors, values never change."""
+    """Base of all sections: unknown keys and wrong types are errors, values never change.
+
+    any_order: keys of lists, or of letters, whose order means nothing. They are kept in one order (that of the choices,
+    else ascending), so that jobs do not depend on how a file lists them.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    any_order: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("*")
+    @classmethod
+    def _in_one_order(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name not in cls.any_order or value is None:
+            return value
+        if isinstance(value, str):
+            known = list(TASKS)  # others, which are refused later, come last
+            return "".join(sorted(value, key=lambda letter: known.index(letter) if letter in known else len(known)))
+        annotation: Any = cls.model_fields[info.field_name].annotation
+        choices = _choices(annotation)
+        return sorted(value, key=choices.index if choices else None)
 
 
 class SwitchesConfig(Section):

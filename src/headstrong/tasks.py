@@ -6,12 +6,14 @@ Raw labels come in physical units from every data set alike; `encode` turns them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headstrong.errors import ConfigError
 
 Array = NDArray[np.float32]
 
@@ -74,11 +76,21 @@ def encode(letter: str, raw: NDArray[np.generic]) -> Array:
     1/m (2, H, W); k, K, e, E, r responses (H, W), non-negative; A an 8-bit image (3, H, W).
     Returns float32 (C, H, W), the published encoding (facts of the released loader), clipped to `low` and `high` of the
     task: d and D in [0, 1], E in [-1, 15], p in [-6, 7], the others in [-1, 1]. Ours in p is the arc tangent that makes
-    bytes of curvatures. Segmentation has no encoding, since its labels are class numbers already: KeyError.
+    bytes of curvatures. Segmentation has no encoding, since its labels are class numbers already; raises as `encoding`.
     """
-    encoded = _ENCODERS[letter](np.asarray(raw, dtype=np.float64))
+    encoded = encoding(letter)(np.asarray(raw, dtype=np.float64))
     task = TASKS[letter]
     return np.clip(encoded, task.low, task.high).astype(np.float32)
+
+
+def encoding(letter: str) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """What encodes the raw labels of a task; ConfigError where _ENCODERS does not have it."""
+    if letter not in _ENCODERS:
+        raise ConfigError(
+            f"src/headstrong/tasks.py: task {letter!r} has no encoding; add {letter!r} to _ENCODERS "
+            "(docs/howto/task.md)"
+        )
+    return _ENCODERS[letter]
 
 
 def depth_is_valid(metres: NDArray[np.generic]) -> NDArray[np.bool_]:

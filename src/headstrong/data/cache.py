@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from headstrong import tasks
 from headstrong.data.hdf5_files import REMEDY, Indices, RowFile, create_numbers
 from headstrong.data.row_parts import Inputs, Parts, Row, RowPlan, Samples, new_file
-from headstrong.errors import BrokenFileError
+from headstrong.errors import BrokenFileError, ConfigError
 from headstrong.provenance import settings_json
 
 FORMAT = "headstrong-cache-1"
@@ -57,7 +57,7 @@ def write_split(
     Returns for how many samples a label is absent, by letter.
     classes: names of the classes, classes[0] = "unlabelled". settings: what decided the content; code: its digest.
     The file appears under `path` only when whole. Raises ValueError, naming the sample, when one is not as promised
-    (a defect of the data source, not of the user).
+    (a defect of the data source, not of the user), and ConfigError for a task that nothing gives a label.
     """
     attributes = {
         "dataset": dataset,
@@ -139,10 +139,15 @@ def _check_sample(name: str, raw: RawSample, size: tuple[int, int], classes: int
     for key in ("rgb", *STORED):
         if key in STORED and key in raw and raw[key] is None:
             continue
+        if key not in raw:
+            raise ConfigError(
+                f"sample {name}: no label of task {key!r}: the reader gives none, and there is no recipe for it in "
+                "src/headstrong/data/labels.py; add one of them (docs/howto/task.md)"
+            )
         channels = 3 if key == "rgb" else tasks.TASKS[key].channels or 1
         shape = (channels, *size) if channels > 1 else size
-        if key not in raw or raw[key].shape != shape or (key in ("rgb", "s") and raw[key].dtype != np.uint8):
-            found = f"{raw[key].dtype} {raw[key].shape}" if key in raw else "missing"
+        if raw[key].shape != shape or (key in ("rgb", "s") and raw[key].dtype != np.uint8):
+            found = f"{raw[key].dtype} {raw[key].shape}"
             raise ValueError(f"sample {name}: {key} is {found}, expected shape {shape} (rgb and s as uint8)")
     if raw["s"] is not None and raw["s"].size and int(raw["s"].max()) >= classes:
         raise ValueError(f"sample {name}: class number {raw['s'].max()}, but there are {classes} classes")
