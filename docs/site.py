@@ -18,7 +18,7 @@ FLOORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "commands": (
         "Commands and provenance",
         "What a person types, and where results come from.",
-        ("cli", "workflow", "doctor", "why", "crate", "kinds", "lineage", "stages", "warm_server", "warm"),
+        ("cli", "workflow", "doctor", "why", "crate", "kinds", "run_times", "lineage", "stages", "warm_server", "warm"),
     ),
     "report": ("Report", "The page that people look at. It reads tables, never tensors.", ("report",)),
     "figures": ("Figures", "One module per figure. Figures read tables, never tensors.", ("figures",)),

@@ -116,8 +116,11 @@ def _add_claims(commands: argparse._SubParsersAction) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> None:
-    """Print the plan as CSV (columns `study.COLUMNS`), or its count; the count by section goes to the error stream."""
+    """Print the plan as CSV (columns `study.COLUMNS`), or its count; counts by section, and how long the study takes by
+    what is recorded of it or its like, go to the error stream."""
+    from headstrong import run_times
     from headstrong.configfiles import load, study_files
+    from headstrong.machine import processors
     from headstrong.study import COLUMNS, Plan, rows
 
     found = Plan(load(study_files(arguments.study)))
@@ -133,6 +136,8 @@ def plan(arguments: argparse.Namespace) -> None:
         if found.hidden.turns:
             turns, copies = len(found.hidden.turns), len(found.hidden.forgettings)
             print(f"{turns} hidden tasks, {copies} forgetful copies", file=sys.stderr)
+        for line in run_times.in_words(run_times.estimate(found), processors()[1]):
+            print(line, file=sys.stderr)
         return
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
