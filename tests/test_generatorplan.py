@@ -115,7 +115,7 @@ def test_pictures_of_objects_depend_on_nothing_but_their_own_settings():
             "generators.scenes.transfer: dmtl2 has other tasks",
         ),
         ({"generators": {"domains": {"epsilon": ["5/255", 5 / 255]}}}, "epsilon: 5/255 is there twice"),
-        ({"generators": {"domains": {"epsilon": [10, 5]}}}, 'write epsilon: ["10/255", "5/255"]'),
+        ({"generators": {"domains": {"epsilon": [10, 5]}}}, 'write epsilon: ["5/255", "10/255"]'),
         ({"generators": {"domains": {"epsilon": [1]}}}, 'write "1/255"'),
         ({"generators": {"domains": {"norm": ["l2"], "epsilon": [500]}}}, 'write epsilon: ["500/255"]'),
         ({"generators": {"domains": {"classifiers": "domian"}}}, "'domian' is not among classifiers: domain"),
