@@ -1,6 +1,8 @@
 """What runs again after a change, and what does not: one finished study, and dry runs on it."""
 
+import contextlib
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -8,16 +10,35 @@ import pytest
 import yaml
 
 import checkout
+from headstrong.errors import MachineError
 
 TRAINING = {"train_model", "train_model_with_checkpoints"}
+FOLDER = "user's dätä (1) & more"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    folder = checkout.make(tmp_path_factory.mktemp("finished") / "headstrong")
-    checkout.run(folder)
-    assert (folder / "results" / "micro" / "report.html").is_file()
-    return folder
+def undisturbed(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A study run in an oddly named folder under LC_ALL=C, and what a second Snakemake said that started meanwhile."""
+    folder = checkout.make(tmp_path_factory.mktemp("finished") / FOLDER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LC_ALL", "C")
+        place = {"cwd": folder, "env": checkout.environment(), "stdin": subprocess.DEVNULL}
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(checkout.command(), **place, **silent) as first:
+            while not list(folder.glob("results/micro/logs/build_data/*")):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pytest.fail(f"the study ended with {first.wait(timeout=0.05)} before a job started")
+            second = checkout.snakemake(folder)
+        if first.returncode:
+            checkout.run(folder)  # says what failed, if it fails again
+            pytest.fail(f"the study ended with {first.returncode}, and not so when it was run again")
+    return folder, second
+
+
+@pytest.fixture(scope="module")
+def finished(undisturbed) -> Path:
+    assert (undisturbed[0] / "results" / "micro" / "report.html").is_file()
+    return undisturbed[0]
 
 
 @pytest.fixture
@@ -36,6 +57,14 @@ def change(folder: Path, **sections) -> None:
 def edit(file: Path) -> None:
     with file.open("a") as handle:
         handle.write("\n_EDITED = True\n")
+
+
+def test_a_second_snakemake_says_who_runs_the_study_and_disturbs_nothing(undisturbed):
+    second = undisturbed[1]
+    (line,) = [line for line in second.stderr.splitlines() if line.startswith("error: ")]
+    assert "the study is being run by" in line
+    assert second.returncode == MachineError.code
+    assert "Traceback" not in second.stderr
 
 
 def test_nothing_changed_nothing_to_do(study):
