@@ -30,7 +30,7 @@ CONFIG_FILES = [
     *workflow.overwrite_configfiles,
 ]
 CONFIG_ENTRIES = workflow.config_settings.config_args or []
-STUDY, PLAN = load_study(config, CONFIG_FILES, CONFIG_ENTRIES)
+STUDY, PLAN = load_study(CONFIG_FILES, CONFIG_ENTRIES)
 RESULTS = f"results/{STUDY.study_id}"
 announce_study(RESULTS, STUDY, CONFIG_FILES, CONFIG_ENTRIES)
 WORK = f"work/{STUDY.study_id}"

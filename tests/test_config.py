@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headstrong import tasks
 from headstrong.config import schema
-from headstrong.configfiles import as_yaml, load, merge, parse, study_files
+from headstrong.configfiles import as_yaml, load, load_plan, merge, parse, study_files
 from headstrong.errors import ConfigError
 from headstrong.protocol import PRESETS, ProtocolConfig
 from headstrong.provenance import ROOT
@@ -230,6 +230,11 @@ def test_null_removes_a_section_and_an_attack():
             ["importance: {shapes: {important: {worst2: null}}}"],
             "important.worst2: null removes it, but no earlier file has it; to rank it, write worst2: recall",
         ),
+        (
+            ["plan: {combinations: null}"],
+            "config.yaml: plan.early: a checkpoint of resnet18 on 'sd' after 2 epochs needs a section that trains that "
+            "model to the end; add one, or remove this set (0.yaml removes plan.combinations)",
+        ),
         (["importance: {shapes: {important: {worst1: null}}}"], "0.yaml: importance.shapes.important: no classes are"),
         (["importance: {shapes: {important: {worst1: by}}}"], "important: worst1 'by': expected names of classes"),
     ],
@@ -239,7 +244,7 @@ def test_a_null_that_cannot_be_is_blamed_on_the_file_that_has_it(tmp_path, overl
     for file, overlay in zip(files, overlays, strict=True):
         file.write_text(overlay)
     with pytest.raises(ConfigError) as caught:
-        load([ROOT / "config.yaml", *files])
+        load_plan([ROOT / "config.yaml", *files])
     assert expected in str(caught.value).replace(f"{tmp_path}/", "")
 
 

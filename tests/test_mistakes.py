@@ -67,6 +67,7 @@ def test_settings_of_the_command_line_are_read_as_those_of_a_file(micro):
         ("training={epochs: 0}", "training.epochs: 0 must be greater than 0"),
         ("attacks={pgd: {stepper: nosuch}}", "attacks.pgd.stepper: 'nosuch' must be"),
         ("trainign={epochs: 1}", "trainign: unknown key"),
+        ("plan={early: {encoders: [resnet34]}}", "plan.early: a checkpoint of resnet34 on 'sd'"),
         ("tasks=sdx", "tasks: tasks 'sdx': 'x' is not a task"),
         ("data={train: 16", "data: not YAML: "),
         ("data={train: 16, train: 8}", "data: not YAML: 'train' is there twice"),
@@ -78,6 +79,17 @@ def test_a_mistake_on_the_command_line_is_not_blamed_on_a_file(micro, entry, exp
     assert line.startswith(f"error: command line (--config): {expected}"), line
     assert result.returncode == errors.ConfigError.code
     assert "Traceback" not in result.stderr
+
+
+def test_snakemake_lays_overlays_on_each_other_as_the_command_does(micro):
+    (micro / "studies" / "without.yaml").write_text("attacks: {pgd: null}")
+    (micro / "studies" / "with.yaml").write_text("attacks: {pgd: {steps: [2]}}")
+    result = checkout.snakemake(micro, "--dry-run", study="micro without with")
+    assert result.returncode == errors.ConfigError.code
+    expected = "error: studies/with.yaml: attacks.pgd.stepper: missing, for studies/without.yaml removes attacks.pgd"
+    assert expected in result.stderr
+    planned = recorded_study.headstrong(micro, "plan", "--study", "micro", "without", "with")
+    assert expected in planned.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["nosuch"], ["plan", "--study"], ["export", "results/quick"]])

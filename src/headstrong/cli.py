@@ -119,11 +119,11 @@ def plan(arguments: argparse.Namespace) -> None:
     """Print the plan as CSV (columns `study.COLUMNS`), or its count; counts by section, and how long the study takes by
     what is recorded of it or its like, go to the error stream."""
     from headstrong import run_times
-    from headstrong.configfiles import load, study_files
+    from headstrong.configfiles import load_plan, study_files
     from headstrong.machine import processors
-    from headstrong.study import COLUMNS, Plan, rows
+    from headstrong.study import COLUMNS, rows
 
-    found = Plan(load(study_files(arguments.study)))
+    found = load_plan(study_files(arguments.study))
     if arguments.count:
         print(found.count())
         sections = Counter(model.section for model in found.models)

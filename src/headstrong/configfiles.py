@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -16,6 +17,7 @@ from headstrong.errors import ConfigError
 from headstrong.importanceconfig import BY_RECALL
 from headstrong.provenance import ROOT
 from headstrong.radius import Radius
+from headstrong.study import Plan
 
 CONFIG_FILE = "config.yaml"  # of a study's folder: its whole configuration
 COMMAND_LINE = "command line (--config)"
@@ -83,11 +85,51 @@ def load(files: Sequence[Path], entries: Sequence[str] = ()) -> Config:
 
     Raises ConfigError with one line on any mistake.
     """
-    parts: list[Part] = [*((file, read(file)) for file in files), *given(entries)]
+    parts = _parts(files, entries)
+    return parse(_merged(parts), parts)
+
+
+def load_plan(files: Sequence[Path], entries: Sequence[str] = ()) -> Plan:
+    """The plan of the configuration that `load` reads; raises as `load` and `planned`."""
+    parts = _parts(files, entries)
+    return planned(parse(_merged(parts), parts), parts)
+
+
+def planned(config: Config, parts: Sequence[Part] = ()) -> Plan:
+    """The plan of a configuration, with all that is in it; ConfigError, in one line, where there cannot be one.
+
+    parts: as in `parse`.
+    """
+    try:
+        plan = Plan(config)
+        for name in ("generated", "importance", "hidden"):  # made when they are asked for, else
+            getattr(plan, name)
+        return plan
+    except ConfigError as error:
+        raise ConfigError(_located(str(error), config, parts)) from None
+
+
+def _located(said: str, config: Config, parts: Sequence[Part]) -> str:
+    """A mistake in a plan, which says "config: <key>: ...", with the file that has the key and the likely cause."""
+    found = re.fullmatch(r"config: ([\w.-]+): (.*)", said)
+    if found is None or not parts:
+        return said
+    path = tuple(found[1].split("."))
+    gone = [name for name, section in (config.plan or {}).items() if section is None] if path[0] == "plan" else []
+    causes = [f"{remover} removes plan.{name}" for name in gone if (remover := _removal(("plan", name), parts)[1])]
+    cause = f" ({', '.join(causes)})" if causes else ""
+    return _printable(f"{_file_of(path, parts)}: {found[1]}: {_shortened(found[2], 300)}{_shortened(cause, 200)}")
+
+
+def _parts(files: Sequence[Path], entries: Sequence[str]) -> list[Part]:
+    return [*((file, read(file)) for file in files), *given(entries)]
+
+
+def _merged(parts: Sequence[Part]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for _, part in parts:
         merged = merge(merged, part)
-    return parse(merged, parts)
+    return merged
 
 
 def given(entries: Sequence[str]) -> list[Part]:

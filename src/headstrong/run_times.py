@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headstrong.config import Config
-from headstrong.configfiles import CONFIG_FILE, load
+from headstrong.configfiles import CONFIG_FILE, load_plan
 from headstrong.errors import BrokenFileError, ConfigError
 from headstrong.lineage import read_record
 from headstrong.provenance import ROOT, settings_json
@@ -246,7 +246,7 @@ def _sources(config: Config, results: Path, reference: Path) -> Iterator[tuple[P
         plans: list[tuple[Path, Plan]] = []
         for file in sorted(place.glob(f"*/{CONFIG_FILE}")):
             with contextlib.suppress(ConfigError):
-                plans.append((file.parent, Plan(load([file]))))
+                plans.append((file.parent, load_plan([file])))
         yield from sorted(plans, key=lambda found: found[1].config.study_id != config.study_id)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from headstrong import locks, warm
 from headstrong.config import Config
-from headstrong.configfiles import CONFIG_FILE, as_yaml, given, merge, parse, read
+from headstrong.configfiles import CONFIG_FILE, as_yaml, load_plan, read
 from headstrong.errors import ConfigError, MachineError, UserError
 from headstrong.provenance import PACKAGE, STUDY_VARIABLE, settings_json, text_digest
 from headstrong.study import Plan
@@ -57,19 +57,15 @@ def check_config_file(file: str | Path) -> None:
         _end(error)
 
 
-def load_study(
-    merged: Mapping[str, Any], files: Sequence[str | Path], entries: Sequence[str] = ()
-) -> tuple[Config, Plan]:
-    """Configuration and plan of the configuration that Snakemake merged from `files` and the `entries` of `--config`.
+def load_study(files: Sequence[str | Path], entries: Sequence[str] = ()) -> tuple[Config, Plan]:
+    """Configuration and plan of configuration files, each laid on those before it, and of the `entries` of `--config`.
 
+    Snakemake merges them as well, but all overlays first: a null in one of them is lost where a later one has the key.
     A mistake is one line on the error stream and exit code 2, before any job starts.
     """
     try:
-        typed = given(entries)
-        for _, settings in typed:
-            merged = merge(merged, settings)
-        config = parse(merged, [*((Path(file), read(Path(file))) for file in files), *typed])
-        return config, Plan(config)
+        plan = load_plan([Path(file) for file in files], entries)
+        return plan.config, plan
     except ConfigError as error:
         _end(error)
 
