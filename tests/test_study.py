@@ -82,7 +82,7 @@ def jobs_of(plan: Plan) -> dict[tuple[str, str], object]:
 
 
 # Lists whose order is what they say, and those that victims and the tables' columns follow.
-ORDERED = {"size", "domains", "target", "models"}
+ORDERED = {"size", "domains", "target", "models", "betas"}
 
 
 def shuffled(node, draw: random.Random, key: str = ""):
