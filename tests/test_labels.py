@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import binary_erosion
 
 from benchmarks.label_accuracy import away_from_edges
-from headstrong.data import labels, rooms
+from headstrong.data import labels, renderings, rooms
 from headstrong.data.cameras import Intrinsics
 from headstrong.data.primitives import Solids, cylinder, nearest_hit, sphere, surface, to_local, torus
 from real_folders import real_folder
@@ -61,8 +61,11 @@ def test_plane_gives_its_normal_no_curvature_no_edge(normal):
     assert np.abs(labels.curvatures(depth, n, CAMERA)).max() < 1e-4
     assert labels.occlusion_edges(depth, CAMERA).max() < 1e-5
     assert labels.keypoints_3d(depth, CAMERA, n).max() < 1e-3
-    facing = labels.reshading(n, CAMERA)[seen]
-    np.testing.assert_allclose(facing, 1.5 / labels.euclidean(depth, CAMERA)[seen], atol=1e-5)
+    far = labels.euclidean(depth, CAMERA)
+    # The angle to the line of sight has the cosine 1.5 / far.
+    lit = np.clip(1.6 * 1.5 / far[seen] * 8 / (8 + far[seen] ** 2), 0, 1)
+    np.testing.assert_allclose(renderings.reshading(n, far, CAMERA)[seen], lit, atol=1e-5)
+    assert (renderings.reshading(n, far, CAMERA)[~seen] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,8 @@ def test_curvature_of_solids(solid):
     depth, exact = solid_depth(solid)
     n = labels.normals(depth, CAMERA)
     k = labels.curvatures(depth, n, CAMERA)
-    middle = binary_erosion(depth > 0, iterations=4) & (labels.reshading(n, CAMERA) > 0.4)
+    facing = -(n * labels.rays(SIZE, CAMERA)).sum(axis=0) / np.linalg.norm(labels.rays(SIZE, CAMERA), axis=0)
+    middle = binary_erosion(depth > 0, iterations=4) & (facing > 0.4)
     assert middle.sum() > 500
     assert np.median(np.abs(k - exact)[:, middle]) < 0.05
     assert (k[0] >= k[1]).all()
@@ -86,6 +90,15 @@ def test_hollow_surface_has_negative_curvature():
     depth = 2 / np.linalg.norm(ray, axis=0)
     k = labels.curvatures(depth, labels.normals(depth, CAMERA), CAMERA)
     np.testing.assert_allclose(k[:, 4:-4, 4:-4], -0.5, atol=0.02)
+
+
+def test_reshading_falls_off_with_the_distance_as_well():
+    ahead = np.zeros((3, *SIZE))
+    ahead[2] = -1
+    centre = Intrinsics(CAMERA.fx, CAMERA.fy, 64.5, 48.5)  # the middle of pixel (48, 64) is straight ahead
+    at = {far: renderings.reshading(ahead, np.full(SIZE, far), centre)[48, 64] for far in (1.0, 8**0.5, 4.0)}
+    assert at == pytest.approx({1.0: 1.0, 8**0.5: 0.8, 4.0: 1.6 / 3})  # at one metre it is overexposed
+    assert renderings.reshading(-ahead, np.ones(SIZE), centre).max() == 0  # seen from behind
 
 
 def test_two_walls_make_a_crease_not_an_occlusion():

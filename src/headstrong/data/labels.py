@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data.cameras import Floats, Intrinsics, euclidean, points, rays
+from headstrong.data.renderings import reshading
 from headstrong.tasks import EDGE_OCCLUSION_SCALE, depth_is_valid
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "occlusion_edges",
     "points",
     "rays",
-    "reshading",
     "texture_edges",
 ]
 
@@ -66,7 +66,7 @@ def derive(raw: dict[str, Any], intrinsics: Intrinsics, noise: float | None = No
         "p": lambda: curvatures(depth, made["n"], intrinsics, sigma),
         "K": lambda: keypoints_3d(depth, intrinsics, made["n"]),
         "E": lambda: occlusion_edges(depth, intrinsics, made["n"], sigma),
-        "r": lambda: reshading(made["n"], intrinsics) * (depth > 0),
+        "r": lambda: reshading(made["n"], made["D"], intrinsics),
         "e": lambda: texture_edges(made["rgb"]),
         "k": lambda: keypoints_2d(made["rgb"]),
     }
@@ -237,13 +237,6 @@ def _differences(
     c, d = (first * turned).sum(axis=0), (second * turned).sum(axis=0)
     joined = inside & valid & valid[row, column] & arc & smooth
     return np.where(joined, np.stack([a * a, a * b, b * b, c * a, c * b + d * a, d * b]), 0)
-
-
-def reshading(normal: NDArray[np.floating[Any]], intrinsics: Intrinsics) -> Floats:
-    """Shading (H, W) in [0, 1] of a white surface lit from the camera: the cosine between normal and line of sight."""
-    ray = rays((normal.shape[1], normal.shape[2]), intrinsics)
-    cosine = -(normal * ray).sum(axis=0) / np.sqrt((ray * ray).sum(axis=0))
-    return np.clip(cosine, 0, 1)
 
 
 # --- depth edges and corners ---------------------------------------------------------------------------------------

@@ -45,8 +45,8 @@ def _sample(seed: int, split: str, size: tuple[int, int], antialias: int, number
 
 
 def render(seed: int, size: tuple[int, int] = (64, 64), antialias: int = 1) -> dict[str, Any]:
-    """One raw sample at `size` (H, W): rgb, s, d, D, n, p, r exact; e, k from the picture; E, K from exact depth and
-    normals; and `intrinsics`. `antialias` a averages a x a rays of colour per pixel; labels never blur."""
+    """One raw sample at `size` (H, W): rgb, s, d, D, n, p exact; r, E, K from exact depth and normals; e, k from the
+    picture; and `intrinsics`. `antialias` a averages a x a rays of colour per pixel; labels never blur."""
     view = room(seed)
     raw = picture(view.scene, view.camera, size, antialias, view.brightness)
     return labels.derive(raw, raw["intrinsics"], noise=0.0)

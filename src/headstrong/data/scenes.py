@@ -1,7 +1,7 @@
 """A lit scene and its picture: a room's shell with recessed openings, solids with materials, lights, a camera.
 
 `picture` gives the colour image and the labels that are exact because the geometry is: depth, normals, principal
-curvatures, classes, reshading.
+curvatures, classes.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def picture(scene: Scene, camera: Camera, size: tuple[int, int], antialias: int,
 
     `antialias` a > 1 averages a x a rays of colour per pixel; the labels always come from the ray through the pixel's
     centre. `brightness` is the factor from radiance to exposure.
-    Returns the raw sample's rgb, s, d, D, n, p, r (DESIGN: cache) and `intrinsics`.
+    Returns the raw sample's rgb, s, d, D, n, p (DESIGN: cache) and `intrinsics`.
     """
     height, width = size
     intrinsics = Intrinsics.from_view(size, camera.view)
@@ -217,7 +217,6 @@ def picture(scene: Scene, camera: Camera, size: tuple[int, int], antialias: int,
     normal = camera.from_world(np.concatenate([hits.normal for hits in centre]))
     curvature = np.concatenate([hits.curvature for hits in centre], axis=1)
     length = np.sqrt((ray * ray).sum(axis=1))
-    facing = -(normal * ray).sum(axis=1) / length
     byte = np.floor(255 * display ** (1 / 2.2) + 0.5).astype(np.uint8)
     return {
         "rgb": np.ascontiguousarray(byte.reshape(height, width, 3).transpose(2, 0, 1)),
@@ -226,7 +225,6 @@ def picture(scene: Scene, camera: Camera, size: tuple[int, int], antialias: int,
         "D": (t * length).reshape(size).astype(np.float32),
         "n": np.ascontiguousarray(normal.T.reshape(3, height, width)).astype(np.float32),
         "p": curvature.reshape(2, height, width).astype(np.float32),
-        "r": np.clip(facing, 0, 1).reshape(size).astype(np.float32),
         "intrinsics": intrinsics,
     }
 
