@@ -74,7 +74,7 @@ def test_a_sample_keeps_the_contract(raw):
                 assert sample[letter].shape == ((channels, *SIZE) if channels else SIZE)
                 assert np.isfinite(sample[letter]).all()
             assert np.abs(np.linalg.norm(sample["n"], axis=0) - 1).max() < 1e-4
-            assert (sample["p"][0] >= sample["p"][1]).all()
+            assert (np.abs(sample["p"][0]) >= np.abs(sample["p"][1])).all()
             assert (sample["D"] >= sample["d"]).all()
             for letter in "kKeEr":
                 assert sample[letter].min() >= 0

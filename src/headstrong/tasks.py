@@ -62,7 +62,8 @@ DEPTH_UNITS_PER_METRE = 512.0  # Taskonomy's 16-bit depth images
 DEPTH_INVALID_FROM = 64500  # raw values from here on are holes
 CURVATURE_MEAN = (123.572, 120.1)
 CURVATURE_STD = (31.922, 21.658)
-CURVATURE_HALF = 2.0  # 1/m: the curvature that lands half-way between grey and full scale
+CURVATURE_RADIUS = 0.03  # metres: the smallest radius that Taskonomy's renderer tells from others
+CURVATURE_GREY = 127  # its byte for no curvature
 EDGE_OCCLUSION_SCALE = 0.00625
 EDGE_OCCLUSION_SIGMA = 4.0  # pixels, whatever the size of the image
 EDGE_TEXTURE_SCALE = 0.08
@@ -73,10 +74,10 @@ def encode(letter: str, raw: NDArray[np.generic]) -> Array:
     """Encode one raw label image as a training target.
 
     raw by letter: d, D metres (H, W), holes 0 or not finite; n unit vectors (3, H, W); p principal curvatures in
-    1/m (2, H, W); k, K, e, E, r responses (H, W), non-negative; A an 8-bit image (3, H, W).
+    1/m (2, H, W), the larger magnitude first; k, K, e, E, r responses (H, W), non-negative; A an 8-bit image (3, H, W).
     Returns float32 (C, H, W), the published encoding (facts of the released loader), clipped to `low` and `high` of the
-    task: d and D in [0, 1], E in [-1, 15], p in [-6, 7], the others in [-1, 1]. Ours in p is the arc tangent that makes
-    bytes of curvatures. Segmentation has no encoding, since its labels are class numbers already; raises as `encoding`.
+    task: d and D in [0, 1], E in [-1, 15], p in [-6, 7], the others in [-1, 1]. Segmentation has no encoding, since its
+    labels are class numbers already; raises as `encoding`.
     """
     encoded = encoding(letter)(np.asarray(raw, dtype=np.float64))
     task = TASKS[letter]
@@ -105,14 +106,19 @@ def decode_depth(encoded: NDArray[np.generic]) -> Array:
     return (raw / DEPTH_UNITS_PER_METRE).astype(np.float32)
 
 
+def decode_curvature(byte: NDArray[np.generic]) -> Array:
+    """Curvatures in 1/m, float32, from bytes of Taskonomy's curvature images, any shape; `encode` gives these bytes."""
+    return ((np.asarray(byte, dtype=np.float64) / CURVATURE_GREY - 1) / CURVATURE_RADIUS).astype(np.float32)
+
+
 def _depth(metres: NDArray[np.float64]) -> NDArray[np.float64]:
     raw = np.clip(np.nan_to_num(metres, posinf=1e9) * DEPTH_UNITS_PER_METRE, 0, 65535)
     return (np.log1p(raw) / np.log(65536.0))[None]
 
 
 def _curvature(kappa: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Taskonomy stores curvature as two colour channels; ours are physical, so an arc tangent maps 1/m to [0, 255].
-    byte = 127.5 + 127.5 * (2 / np.pi) * np.arctan(kappa / CURVATURE_HALF)
+    # As bytes of red and green: 0 to 254 for curvatures of -1 / radius to 1 / radius.
+    byte = np.clip(CURVATURE_GREY * (1 + CURVATURE_RADIUS * kappa), 0, 255)
     mean = np.array(CURVATURE_MEAN)[:, None, None]
     std = np.array(CURVATURE_STD)[:, None, None]
     return (byte - mean) / std

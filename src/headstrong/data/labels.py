@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data.cameras import Floats, Intrinsics, euclidean, points, rays
-from headstrong.data.renderings import reshading
+from headstrong.data.renderings import by_magnitude, reshading
 from headstrong.tasks import EDGE_OCCLUSION_SCALE, depth_is_valid
 
 __all__ = [
@@ -185,11 +185,11 @@ def _shifted(image: NDArray[Any], i: int, j: int, fill: float) -> NDArray[Any]:
 
 
 def curvatures(depth_z: Depth, normal: NDArray[np.floating[Any]], intrinsics: Intrinsics, noise: float = 0.0) -> Floats:
-    """Principal curvatures k1 >= k2 (2, H, W) in 1/m, positive where convex; 0 where the depth has a hole.
+    """Principal curvatures (2, H, W) in 1/m, the larger magnitude first, positive where convex; 0 at holes.
 
     The shape operator, from how the normals of eight neighbours differ, least squares in the tangent plane. A
     neighbour counts when an arc can join it: for an arc of a circle (n + n') . (P' - P) = 0. Curvature that one pixel
-    cannot resolve is cut off.
+    cannot resolve is cut off, and so is a radius below that of `renderings.by_magnitude`.
     """
     w, valid = _inverse(depth_z)
     n = np.asarray(normal, dtype=np.float64)
@@ -207,7 +207,7 @@ def curvatures(depth_z: Depth, normal: NDArray[np.floating[Any]], intrinsics: In
     s11, s22 = (ca - ab * s12) / aa, (db - ab * s12) / bb
     mean, spread = (s11 + s22) / 2, np.hypot((s11 - s22) / 2, s12)
     finest = intrinsics.fx * w  # 1 / (size of a pixel on the surface)
-    return np.where(enough, np.clip(np.stack([mean + spread, mean - spread]), -finest, finest), 0)
+    return by_magnitude(np.where(enough, np.clip(np.stack([mean + spread, mean - spread]), -finest, finest), 0))
 
 
 def _tangents(n: Floats) -> tuple[Floats, Floats]:

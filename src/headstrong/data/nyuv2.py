@@ -27,6 +27,7 @@ from headstrong.data import labels
 from headstrong.data.cameras import Intrinsics, rays
 from headstrong.data.nyuv2_layouts import SPLITS, ArrayFolders, Frame, Layout, class_names, cut, detect
 from headstrong.data.ordered import in_order
+from headstrong.data.renderings import by_magnitude
 from headstrong.errors import BrokenFileError
 
 __all__ = ["check", "class_names", "count", "samples"]
@@ -108,7 +109,8 @@ def _surface(frame: Frame, axes: Axes | None) -> Raw:
         stored = np.einsum("ij,jhw->ihw", axes, frame.normals.transpose(2, 0, 1))
         normals = np.where((stored**2).sum(axis=0) > 1e-6, _facing(stored, frame.camera), normals)
     surface = _derived({**raw, "n": normals}, frame.camera, "npKE")
-    return {**surface, "p": _without_specks(surface["p"])}
+    # The median of each curvature, not of whichever was the larger at a pixel.
+    return {**surface, "p": by_magnitude(_without_specks(np.sort(surface["p"], axis=0))).astype(np.float32)}
 
 
 def _derived(raw: Raw, camera: Intrinsics, letters: str) -> Raw:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data.cameras import Floats, Intrinsics, rays
+from headstrong.tasks import CURVATURE_RADIUS
 
 Depth = NDArray[np.floating[Any]]
 
@@ -21,7 +22,7 @@ LAMP = 1.6  # energy of the lamp, 2.5, times the diffuse reflection of the white
 LAMP_AREA = 8.0  # m^2: at the square root of it, 2.8 m, the lamp has lost half of its strength
 
 
-# --- shading -------------------------------------------------------------------------------------------------------
+# --- shading and curvature -----------------------------------------------------------------------------------------
 
 
 def reshading(normal: NDArray[np.floating[Any]], distance: Depth, intrinsics: Intrinsics) -> Floats:
@@ -41,3 +42,10 @@ def reshading(normal: NDArray[np.floating[Any]], distance: Depth, intrinsics: In
     cosine = -(normal * ray).sum(axis=0) / np.sqrt((ray * ray).sum(axis=0))
     far = np.asarray(distance, dtype=np.float64)
     return np.where(far > 0, np.clip(LAMP * cosine * LAMP_AREA / (LAMP_AREA + far * far), 0, 1), 0)
+
+
+def by_magnitude(curvature: NDArray[np.floating[Any]]) -> Floats:
+    """Principal curvatures (2, ...) in 1/m, the one of larger magnitude first, cut off at a radius of 0.03 m."""
+    first, second = np.clip(np.asarray(curvature, dtype=np.float64), -1 / CURVATURE_RADIUS, 1 / CURVATURE_RADIUS)
+    swap = np.abs(second) > np.abs(first)
+    return np.stack([np.where(swap, second, first), np.where(swap, first, second)])

@@ -24,6 +24,7 @@ from headstrong.data.primitives import (
     to_local,
     to_world,
 )
+from headstrong.data.renderings import by_magnitude
 from headstrong.data.textures import Materials, colours
 
 RAYS_AT_ONCE = 8192  # keeps the tables of (solid, ray) pairs within the caches
@@ -224,7 +225,7 @@ def picture(scene: Scene, camera: Camera, size: tuple[int, int], antialias: int,
         "d": t.reshape(size).astype(np.float32),
         "D": (t * length).reshape(size).astype(np.float32),
         "n": np.ascontiguousarray(normal.T.reshape(3, height, width)).astype(np.float32),
-        "p": curvature.reshape(2, height, width).astype(np.float32),
+        "p": by_magnitude(curvature).reshape(2, height, width).astype(np.float32),
         "intrinsics": intrinsics,
     }
 

@@ -24,7 +24,7 @@ from PIL import Image
 from headstrong.data.ordered import in_order
 from headstrong.data.taskonomy_views import DOMAINS, LABELS, View, choose
 from headstrong.errors import BrokenFileError, MissingDataError
-from headstrong.tasks import CURVATURE_HALF, DEPTH_INVALID_FROM, DEPTH_UNITS_PER_METRE
+from headstrong.tasks import DEPTH_INVALID_FROM, DEPTH_UNITS_PER_METRE, decode_curvature
 
 __all__ = ["DOMAINS", "check", "class_names", "count", "frames", "inputs", "read_frame", "samples"]
 
@@ -134,8 +134,7 @@ def _label(letter: str, path: Path, size: tuple[int, int]) -> NDArray[Any]:
     colour = _nearest(path, size, "colour").transpose(2, 0, 1)
     if letter == "n":
         return (colour / 127.5 - 1).astype(np.float32)
-    # p: the inverse of the encoding's arc tangent; encoded again, these bytes come back.
-    return (CURVATURE_HALF * np.tan((colour[:2].astype(np.float64) / 127.5 - 1) * np.pi / 2)).astype(np.float32)
+    return decode_curvature(colour[:2])
 
 
 def _picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
