@@ -22,10 +22,13 @@ QUANTUM = 0.039  # metres
 
 def away_from_edges(raw: dict, pixels: int = 2) -> np.ndarray:
     """Bool (H, W): no true edge, in normal or in depth, within `pixels`."""
-    edge = raw["E"] > 0.002
+    inverse = 1 / raw["d"].astype(np.float64)  # affine on a plane: what bends it sharply is a step
+    edge = np.zeros(inverse.shape, dtype=bool)
     for axis in (0, 1):
         turn = np.abs(np.diff(raw["n"], axis=axis + 1)).max(axis=0) > 0.35
         edge |= np.insert(turn, 0, False, axis=axis) | np.insert(turn, turn.shape[axis], False, axis=axis)
+        bend = np.abs(np.diff(inverse, n=2, axis=axis))
+        edge |= np.pad(bend, [(1, 1) if axis == a else (0, 0) for a in (0, 1)]) > 0.01 * inverse
     return ~binary_dilation(edge, iterations=pixels)
 
 

@@ -60,7 +60,6 @@ def test_plane_gives_its_normal_no_curvature_no_edge(normal):
     assert seen.sum() > 2000
     assert degrees(n, normal[:, None, None])[seen].max() < 1e-3
     assert np.abs(labels.curvatures(depth, n, CAMERA)).max() < 1e-4
-    assert labels.occlusion_edges(depth, CAMERA).max() < 1e-5
     assert labels.keypoints_3d(depth, CAMERA, n).max() < 1e-3
     far = labels.euclidean(depth, CAMERA)
     # The angle to the line of sight has the cosine 1.5 / far.
@@ -115,27 +114,31 @@ def test_reshading_falls_off_with_the_distance_as_well():
     assert renderings.reshading(-ahead, np.ones(SIZE), centre).max() == 0  # seen from behind
 
 
-def test_two_walls_make_a_crease_not_an_occlusion():
+def test_keypoints_are_where_three_walls_meet():
     depth = np.minimum(plane_depth((0.7, 0, -0.7), 2.0), plane_depth((-0.7, 0, -0.7), 2.0))
-    assert labels.occlusion_edges(depth, CAMERA).max() == 0
     assert labels.keypoints_3d(depth, CAMERA).max() < 0.02
     three = np.minimum(depth, np.where((floor := plane_depth((0, -1, -0.1), 0.9)) > 0, floor, np.inf))
     corner = labels.keypoints_3d(three, CAMERA)
     assert corner.max() > 0.6
 
 
-def test_occlusion_strength_grows_with_the_gap_to_its_bound():
-    peaks = []
-    for gap in (0.0, 0.02, 0.1, 0.6):
-        depth = np.full(SIZE, 2.0 + gap)
-        depth[30:60, 40:90] = 2.0
-        strength = labels.occlusion_edges(depth, CAMERA)
-        peaks.append(strength.max())
-        assert strength[0, 0] == 0
-        assert strength[45, 65] == 0
-    assert 0 == peaks[0] < peaks[1] < peaks[2] < peaks[3]
-    assert peaks[2] == pytest.approx(0.1 / 2.1 / labels.CLEAR_JUMP * 0.00625, rel=0.01)
-    assert peaks[3] == 0.00625  # a clear boundary, however wide the gap
+def test_an_occlusion_edge_is_the_step_of_the_square_root_of_depth():
+    depth = np.full((512, 512), 3.0)
+    depth[100:300, 200:400] = 2.0
+    depth[400, 100] = 0  # a hole
+    edges = renderings.occlusion_edges(depth)
+    step = (np.sqrt(3 / 128) - np.sqrt(2 / 128)) / np.sqrt(2)
+    np.testing.assert_allclose(edges[200, 198:203], [0, step, step, 0, 0], atol=1e-12)
+    assert (edges[399:402, 99:102] == 0).all()  # nothing is known beside a hole
+    assert edges[:, 0].max() == 0
+    # A surface has the same gradient at any size; a step adds up to the same over its width.
+    small = renderings.occlusion_edges(depth[::8, ::8])
+    assert 8 * small[25].sum() == pytest.approx(edges[200].sum())
+    ramp = np.linspace(2, 3, 513)[:512]
+    assert (
+        renderings.occlusion_edges(np.tile(ramp[::8], (64, 1)))[30, 30]
+        == pytest.approx(renderings.occlusion_edges(np.tile(ramp, (512, 1)))[240, 240], rel=1e-3)
+    )  # fmt: skip
 
 
 def test_holes_stay_holes_and_do_not_disturb_the_rest():
@@ -148,9 +151,8 @@ def test_holes_stay_holes_and_do_not_disturb_the_rest():
     assert np.quantile(error, 0.999) < 1e-3
     assert (n[:, holes] == np.array([[0], [0], [-1]])).all()
     raw = labels.derive({"rgb": np.zeros((3, *SIZE), np.uint8), "d": np.where(holes, 0, depth)}, CAMERA)
-    for letter in "dDpKr":
+    for letter in "dDpKrE":
         assert (raw[letter][..., holes] == 0).all(), letter
-    assert raw["E"][~holes].max() < 1e-4
 
 
 @pytest.mark.parametrize(("size", "allowed"), [(64, 0.5), (128, 0.5)])
@@ -179,21 +181,44 @@ def test_normals_of_rooms_with_the_depth_steps_of_a_kinect():
     assert np.median(np.concatenate(errors)) < 3
 
 
-def test_texture_edges_and_keypoints_of_known_pictures():
-    step = np.zeros((3, 64, 64), np.uint8)
-    step[:, :, 32:] = 51  # a fifth of the range: the central difference is a tenth
-    edges = labels.texture_edges(step)
-    assert edges[10, 31] == pytest.approx(0.1)
-    assert edges[10, 32] == pytest.approx(0.1)
-    assert edges[:, :30].max() == 0
-    assert labels.keypoints_2d(step).max() < 1e-5  # a straight edge is no corner
-    blob = np.exp(-((np.arange(64) - 32) ** 2) / 2)
-    picture = np.broadcast_to(np.round(255 * np.outer(blob, blob)), (3, 64, 64)).astype(np.uint8)
-    response = labels.keypoints_2d(picture)
-    # Smoothing a Gaussian of variance 1 by another: second derivatives at the top are -1/2 * 1/2.
-    assert response[32, 32] == pytest.approx(1 / 16, rel=0.02)
-    assert np.unravel_index(response.argmax(), response.shape) == (32, 32)
-    assert response.min() >= 0
+def test_texture_edges_of_a_step():
+    from scipy.stats import norm
+
+    step = np.zeros((3, 512, 512), np.uint8)
+    step[:, :, 256:] = 51  # a fifth of the range, blurred by three pixels; the edge is between two columns
+    edges = renderings.texture_edges(step)
+    peak = 0.2 * (norm.cdf(1.5 / 3) - norm.cdf(-0.5 / 3)) / np.sqrt(2)
+    np.testing.assert_allclose(edges[100, 255:257], peak, rtol=0.01)
+    assert edges[100, :240].max() < 1e-6
+
+
+def test_2d_keypoints_of_known_pictures():
+    far = np.arange(512) - 256
+    for radius in (5, 40):  # a blob in the middle is found, whatever its size
+        blob = np.exp(-(far**2) / 2 / radius**2)
+        picture = np.broadcast_to(np.round(255 * np.outer(blob, blob)), (3, 512, 512)).astype(np.uint8)
+        response = renderings.keypoints_2d(picture)
+        assert np.abs(np.unravel_index(response.argmax(), response.shape) - np.array(256)).max() <= 2
+        assert response.max() > 0.005  # full scale of the target
+        assert response.min() >= 0
+    # Boxes whose size is no multiple of 3 do not balance on white: those of 32 pixels leave most of it.
+    white = renderings.keypoints_2d(np.full((3, 512, 512), 255, np.uint8))
+    assert white[256, 256] == pytest.approx((2 * 19 / 32**2) ** 2)
+
+
+def test_labels_of_a_picture_are_those_of_a_larger_one():
+    """The renderer works at 512 pixels: what it finds is what a smaller picture still shows."""
+    from PIL import Image
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(np.random.default_rng(3).normal(size=(512, 512)), 12)
+    large = np.round(128 + 500 * noise).clip(0, 255).astype(np.uint8)
+    small = np.asarray(Image.fromarray(large).resize((128, 128), Image.Resampling.BOX))
+    middle = renderings.nearest(512, 128)
+    for label in (renderings.texture_edges, renderings.keypoints_2d):
+        one, other = (label(np.stack([grey] * 3)) for grey in (small, large))
+        assert np.corrcoef(one.ravel(), other[middle[:, None], middle].ravel())[0, 1] > 0.995
+        assert one.mean() == pytest.approx(other.mean(), rel=0.02)
 
 
 def test_derive_keeps_what_is_there_and_changes_no_argument():

@@ -3,8 +3,8 @@
 Pure functions of arrays and intrinsics, used for `rooms` and for real photographs alike. Camera axes: x right, y down,
 z forward; depth is z depth in metres, 0 where there is none.
 
-A plane has an inverse depth that is affine in the pixel coordinates. So all of the surface labels work on inverse
-depth w = 1/z: planes are fitted to it, and what a plane cannot explain is an edge.
+A plane has an inverse depth that is affine in the pixel coordinates. So normals are those of planes that are fitted to
+inverse depth w = 1/z. What Taskonomy's renderer makes of a picture, a depth or normals is in `renderings`.
 
 `noise` is the standard deviation of depth in metres (a quantisation step q counts q / sqrt(12)); 0 says that the depth
 is exact. `depth_noise` estimates it, also from the steps of quantised depth.
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data.cameras import Floats, Intrinsics, euclidean, points, rays
-from headstrong.data.renderings import by_magnitude, reshading
-from headstrong.tasks import EDGE_OCCLUSION_SCALE, depth_is_valid
+from headstrong.data.renderings import by_magnitude, keypoints_2d, occlusion_edges, reshading, texture_edges
+from headstrong.tasks import depth_is_valid
 
 __all__ = [
     "Intrinsics",
@@ -27,13 +27,10 @@ __all__ = [
     "depth_noise",
     "derive",
     "euclidean",
-    "keypoints_2d",
     "keypoints_3d",
     "normals",
-    "occlusion_edges",
     "points",
     "rays",
-    "texture_edges",
 ]
 
 Depth = NDArray[np.floating[Any]]
@@ -43,11 +40,6 @@ SLOPE_ERROR = 0.08  # aimed at in normals of noisy depth: tangent of the angle
 NOISE_CORRELATION = 3.0  # steps of quantised depth repeat over neighbours: so many pixels count as one
 LARGEST_RADIUS = 16
 CENTRED = 0.2  # weight of the residual of the window around the pixel itself: others must explain much better
-CLEAR_JUMP = 0.05  # share of the depth that is a clear occlusion boundary
-STEEPEST = (
-    6.0  # tangent of the angle from line of sight to normal beyond which the slope of noisy depth is not believed
-)
-LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def derive(raw: dict[str, Any], intrinsics: Intrinsics, noise: float | None = None) -> dict[str, Any]:
@@ -65,7 +57,7 @@ def derive(raw: dict[str, Any], intrinsics: Intrinsics, noise: float | None = No
         "n": lambda: normals(depth, intrinsics, sigma),
         "p": lambda: curvatures(depth, made["n"], intrinsics, sigma),
         "K": lambda: keypoints_3d(depth, intrinsics, made["n"]),
-        "E": lambda: occlusion_edges(depth, intrinsics, made["n"], sigma),
+        "E": lambda: occlusion_edges(depth),
         "r": lambda: reshading(made["n"], made["D"], intrinsics),
         "e": lambda: texture_edges(made["rgb"]),
         "k": lambda: keypoints_2d(made["rgb"]),
@@ -239,68 +231,7 @@ def _differences(
     return np.where(joined, np.stack([a * a, a * b, b * b, c * a, c * b + d * a, d * b]), 0)
 
 
-# --- depth edges and corners ---------------------------------------------------------------------------------------
-
-
-def occlusion_edges(
-    depth_z: Depth, intrinsics: Intrinsics, normal: NDArray[np.floating[Any]] | None = None, noise: float = 0.0
-) -> Floats:
-    """Occlusion-edge strength (H, W): from 0, none, to 0.00625, a clear boundary (a gap of 5 % of the depth or more).
-
-    Between two neighbours of one connected surface, the step of inverse depth lies between the slopes of the surface
-    on the two sides: equal on a plane, between on a curve or a crease. The gap is how far the step is outside.
-    """
-    w, valid = _inverse(depth_z)
-    n = normals(depth_z, intrinsics, noise) if normal is None else np.asarray(normal, dtype=np.float64)
-    strength = np.zeros_like(w)
-    for axis, focal in ((0, intrinsics.fy), (1, intrinsics.fx)):
-        slope = _slopes(w, valid, n, intrinsics, axis, focal, noise)
-        strength = np.maximum(strength, _gaps(w, valid, slope, noise, axis))
-    return np.clip(strength / CLEAR_JUMP, 0, 1) * EDGE_OCCLUSION_SCALE
-
-
-def _slopes(
-    w: Floats, valid: Mask, n: Floats, intrinsics: Intrinsics, axis: int, focal: float, noise: float
-) -> tuple[Floats, Floats]:
-    """Slope of w per pixel along `axis`, as believed for the step behind and for the step ahead of each pixel.
-
-    It is that of the tangent plane, but, where depth is exact, no steeper than the surface just was on the other side:
-    at the rim of a ball the tangent is endless.
-    """
-    ray = rays(w.shape, intrinsics)
-    facing = np.minimum((n * ray).sum(axis=0), -1e-3)
-    tangent = w * n[1 - axis] / facing / focal
-    if noise > 0:
-        limit = STEEPEST * w / focal
-        tangent = np.clip(tangent, -limit, limit)
-        return tangent, tangent
-    i, j = (1, 0) if axis == 0 else (0, 1)
-    before = w - _shifted(w, -i, -j, 0.0)
-    after = _shifted(w, i, j, 0.0) - w
-    has_before = valid & _shifted(valid, -i, -j, False)
-    has_after = valid & _shifted(valid, i, j, False)
-    behind = np.where(has_after & (np.abs(after) < np.abs(tangent)), after, tangent)
-    ahead = np.where(has_before & (np.abs(before) < np.abs(tangent)), before, tangent)
-    return behind, ahead
-
-
-def _gaps(w: Floats, valid: Mask, slope: tuple[Floats, Floats], noise: float, axis: int) -> Floats:
-    """Relative gap (H, W) at the steps to both neighbours along `axis`: the larger of the two."""
-    behind, ahead = slope
-    here: tuple[slice, ...] = (slice(0, -1), slice(None)) if axis == 0 else (slice(None), slice(0, -1))
-    there: tuple[slice, ...] = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
-    step = w[there] - w[here]
-    one, two = ahead[here], behind[there]
-    outside = np.maximum(step - np.maximum(one, two), np.minimum(one, two) - step)
-    far, near = np.minimum(w[here], w[there]), np.maximum(w[here], w[there])
-    both = valid[here] & valid[there]
-    safe = np.where(both, near, 1)
-    # In shares of the farther depth; the tolerance is four standard deviations of depth.
-    gap = np.where(both, outside / safe - 4 * noise * far - 1e-5, 0)
-    out = np.zeros_like(w)
-    out[here] = np.maximum(out[here], gap)
-    out[there] = np.maximum(out[there], gap)
-    return out
+# --- corners -------------------------------------------------------------------------------------------------------
 
 
 def keypoints_3d(
@@ -325,6 +256,11 @@ def keypoints_3d(
     xx, yy, zz, xy, xz, yz = (mean(n[i] * n[j]) / weight for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)))
     determinant = xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
     return np.where(valid, np.sqrt(np.clip(27 * determinant, 0, 1)), 0)
+
+
+def _detail(size: tuple[int, ...]) -> float:
+    """Scale of the smallest detail in pixels: 1 at 64 pixels, 2 at 256."""
+    return float(np.sqrt(min(size) / 64))
 
 
 def depth_noise(depth_z: Depth, intrinsics: Intrinsics) -> float:
@@ -353,36 +289,3 @@ def quantum(depth_z: Depth) -> float:
     multiples = apart / step
     whole = np.abs(multiples - np.round(multiples)) < 0.1
     return step if whole[multiples < 4.5].mean() > 0.8 else 0.0
-
-
-# --- picture -------------------------------------------------------------------------------------------------------
-
-
-def _luminance(rgb: NDArray[np.uint8]) -> Floats:
-    red, green, blue = np.asarray(rgb, dtype=np.float64) / 255
-    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
-
-
-def _detail(size: tuple[int, ...]) -> float:
-    """Scale of the smallest detail in pixels: 1 at 64 pixels, 2 at 256."""
-    return float(np.sqrt(min(size) / 64))
-
-
-def texture_edges(rgb: NDArray[np.uint8]) -> Floats:
-    """Gradient magnitude (H, W) of luminance per pixel, by Sobel's masks: about 0.08 is a clear edge, 0.5 the most."""
-    from scipy.ndimage import sobel
-
-    light = _luminance(rgb)
-    return np.hypot(sobel(light, axis=0, mode="nearest"), sobel(light, axis=1, mode="nearest")) / 8
-
-
-def keypoints_2d(rgb: NDArray[np.uint8]) -> Floats:
-    """Determinant of the Hessian (H, W) of luminance in [0, 1], non-negative part, scale-normalised; ~0.005 is strong.
-
-    The detector of SURF (Bay et al. 2006), with Gaussian derivatives instead of their box approximation.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    light, sigma = _luminance(rgb), _detail(np.shape(rgb)[1:])
-    xx, yy, xy = (gaussian_filter(light, sigma, order=order, mode="nearest") for order in ((0, 2), (2, 0), (1, 1)))
-    return np.maximum(sigma**4 * (xx * yy - xy * xy), 0)

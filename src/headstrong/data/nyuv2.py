@@ -2,11 +2,10 @@
 
 Where the photographs come from is the matter of `nyuv2_layouts`; here they are brought to size and labelled.
 
-Labels that come from the surface (n, p, K, E) are derived on a working image of about 224x170 or finer and brought
-to the size asked for afterwards: each pixel takes them, and its depth, from one pixel of the working image, that of
-the median depth, so nothing is mixed across an edge (E takes the largest, so a line stays a line). Segmentation is
-the majority. Colour is resampled with an antialiasing filter; D, r, k and e are derived at the size asked for,
-because they belong to the pixels that the network sees.
+Labels that come from the surface (n, p, K) are derived on a working image of about 224x170 or finer and brought to the
+size asked for afterwards: each pixel takes them, and its depth, from one pixel of the working image, that of the median
+depth, so nothing is mixed across an edge. Segmentation is the majority. Colour is resampled with an antialiasing
+filter; D, r, k, e and E are derived at the size asked for, because they belong to the pixels that the network sees.
 """
 
 from __future__ import annotations
@@ -96,19 +95,18 @@ def _label(frame: Frame, size: tuple[int, int], axes: Axes | None) -> Raw:
     }
     for letter in "npK":
         target[letter] = pick.median(surface[letter])
-    target["E"] = pick.largest(surface["E"])
-    # What is left, D, r, e and k, belongs to the pixels as they are now.
+    # What is left, D, r, e, k and E, belongs to the pixels as they are now.
     return labels.derive(target, cut(frame.camera, window.top, window.left).scaled(1 / window.step))
 
 
 def _surface(frame: Frame, axes: Axes | None) -> Raw:
-    """n, p, K and E at the frame's own size; normals as stored, where there are some."""
+    """n, p and K at the frame's own size; normals as stored, where there are some."""
     raw: Raw = {"rgb": frame.rgb.transpose(2, 0, 1), "d": frame.depth}
     normals = _facing(_without_specks(_derived(raw, frame.camera, "n")["n"]), frame.camera)
     if frame.normals is not None and axes is not None:
         stored = np.einsum("ij,jhw->ihw", axes, frame.normals.transpose(2, 0, 1))
         normals = np.where((stored**2).sum(axis=0) > 1e-6, _facing(stored, frame.camera), normals)
-    surface = _derived({**raw, "n": normals}, frame.camera, "npKE")
+    surface = _derived({**raw, "n": normals}, frame.camera, "npK")
     # The median of each curvature, not of whichever was the larger at a pixel.
     return {**surface, "p": by_magnitude(_without_specks(np.sort(surface["p"], axis=0))).astype(np.float32)}
 
@@ -223,10 +221,6 @@ class _Pick:
     def median(self, image: NDArray[Any]) -> NDArray[Any]:
         """(..., H, W) at the pixel of the median depth."""
         return image.reshape(*image.shape[:-2], -1)[..., self._chosen]
-
-    def largest(self, image: NDArray[Any]) -> NDArray[Any]:
-        """(H, W), the largest of what lies under each pixel."""
-        return image.ravel()[self._under].max(axis=-1)
 
     def majority(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W) class with most pixels under each; on a tie a labelled one, then the first."""

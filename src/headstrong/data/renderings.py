@@ -3,7 +3,9 @@
 The renderer is public (the scripts of omnidata-annotator, Eftekhar et al. 2021, with the settings of the Taskonomy
 scans). Checked against its images at 512 pixels by `benchmarks/label_accuracy.py`; the agreement is in docs/data.md.
 
-Every function is pure; shapes are (H, W) or (C, H, W).
+It works on images of 512 x 512 pixels, and so do its filters. A smaller picture is brought to 512 pixels on its shorter
+side first and the label is brought back by the nearest pixel, as the reader of Taskonomy does with the real ones; a
+larger one is taken as it is. Every function is pure; shapes are (H, W) or (C, H, W).
 """
 
 from __future__ import annotations
@@ -12,14 +14,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from headstrong.data.cameras import Floats, Intrinsics, rays
-from headstrong.tasks import CURVATURE_RADIUS
+from headstrong.tasks import CURVATURE_RADIUS, depth_is_valid
 
 Depth = NDArray[np.floating[Any]]
+Rows = NDArray[np.int64]
+
+RESOLUTION = 512  # pixels of the renderer's images
 
 LAMP = 1.6  # energy of the lamp, 2.5, times the diffuse reflection of the white material, 0.8 * 0.8
 LAMP_AREA = 8.0  # m^2: at the square root of it, 2.8 m, the lamp has lost half of its strength
+
+EDGE_BLUR = 3.0  # pixels, standard deviation
+DEEPEST = 128.0  # metres: full scale of the depth images
+
+BLOB_SIZES = (3, 12, 22, 32, 41, 51, 61, 70, 80, 90)  # pixels: three times 1 to 30 in ten equal steps, cut off
+MIXED_WEIGHT = 0.81  # of the mixed derivative, for what boxes make of Gaussians (Bay et al. 2006)
+
+
+def nearest(length: int, wanted: int) -> Rows:
+    """The `wanted` of `length` pixels in a row that stand for it when it is resized: the middle ones, mixing none."""
+    return np.minimum((np.arange(wanted) * length + length // 2) // wanted, length - 1)
 
 
 # --- shading and curvature -----------------------------------------------------------------------------------------
@@ -49,3 +66,92 @@ def by_magnitude(curvature: NDArray[np.floating[Any]]) -> Floats:
     first, second = np.clip(np.asarray(curvature, dtype=np.float64), -1 / CURVATURE_RADIUS, 1 / CURVATURE_RADIUS)
     swap = np.abs(second) > np.abs(first)
     return np.stack([np.where(swap, second, first), np.where(swap, first, second)])
+
+
+# --- picture and depth ---------------------------------------------------------------------------------------------
+
+
+def texture_edges(rgb: NDArray[np.uint8]) -> Floats:
+    """Texture edges (H, W) in [0, 1]: gradient of the blurred luminance per pixel of the renderer's image.
+
+    Canny's detector without its suppression of what is not a maximum: a Gaussian of 3 pixels, then Sobel's masks.
+    rgb: (3, H, W). About 0.08 is a clear edge.
+    """
+    from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+    light, rows, columns = _as_rendered(rgb)
+    down, across = (gaussian_filter1d(np.ones(length), EDGE_BLUR, mode="constant") for length in light.shape)
+    blurred = gaussian_filter(light, EDGE_BLUR, mode="constant") / (down[:, None] * across)  # nothing beyond the border
+    return _gradient(blurred, np.ones(light.shape, dtype=bool))[rows[:, None], columns]
+
+
+def keypoints_2d(rgb: NDArray[np.uint8]) -> Floats:
+    """2D keypoints (H, W), non-negative: the determinant of the Hessian of the luminance by SURF's box filters (Bay et
+    al. 2006), the largest over ten scales, before the suppression of what is not a maximum.
+
+    rgb: (3, H, W). About 0.005 is a strong response. Boxes of a size that is no multiple of three are not balanced, so
+    bright surfaces without any texture answer with up to 0.0014, in the renderer's images as well.
+    """
+    light, rows, columns = _as_rendered(rgb)
+    sums = light.cumsum(axis=0).cumsum(axis=1)
+    best = np.zeros((len(rows), len(columns)))
+    for size in BLOB_SIZES:
+        np.maximum(best, _determinant(sums, rows, columns, size), out=best)
+    return best
+
+
+def _determinant(sums: Floats, rows: Rows, columns: Rows, size: int) -> Floats:
+    """Determinant of the Hessian at rows x columns, by boxes of `size`, from the running sums of an image."""
+    lobe, reach = size // 3, (size - 1) // 2
+    last_row, last_column = sums.shape[0] - 1, sums.shape[1] - 1
+
+    def total(down: int, right: int, height: int, width: int) -> Floats:
+        """Sum of the box whose corner is so far from each pixel, as much of it as is in the image."""
+        top, left = np.clip(rows + down, 0, last_row), np.clip(columns + right, 0, last_column)
+        band = sums[np.minimum(top + height, last_row)] - sums[top]
+        box: Floats = band[:, np.minimum(left + width, last_column)] - band[:, left]
+        return box
+
+    broad = 2 * lobe - 1
+    across = total(1 - lobe, -reach, broad, size) - 3 * total(1 - lobe, -(lobe // 2), broad, lobe)
+    down = total(-reach, 1 - lobe, size, broad) - 3 * total(-(lobe // 2), 1 - lobe, lobe, broad)
+    mixed = (
+        total(1, -lobe, lobe, lobe) + total(-lobe, 1, lobe, lobe)
+        - total(-lobe, -lobe, lobe, lobe) - total(1, 1, lobe, lobe)
+    )  # fmt: skip
+    return (across * down - MIXED_WEIGHT * mixed * mixed) / size**4
+
+
+def occlusion_edges(depth_z: Depth) -> Floats:
+    """Occlusion edges (H, W) in [0, 1]: gradient of the square root of depth per pixel of the renderer's image.
+
+    depth_z: (H, W), metres, 0 where there is a hole; full scale is 128 m. A step from 2 m to 3 m is 0.02 in an image of
+    512 pixels. Images of another size are not brought to 512 pixels, which would blur the edges: their gradient is
+    divided instead, which keeps the slope of a surface and what an edge adds up to across its width.
+    """
+    known = depth_is_valid(depth_z)
+    root = np.sqrt(np.where(known, depth_z, 0).astype(np.float64) / DEEPEST)
+    return _gradient(root, known) * min(1.0, min(known.shape) / RESOLUTION)
+
+
+def _gradient(image: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Length of the gradient by Sobel's masks, as scikit-image scales it: sqrt(2) for a slope of 1 along one axis.
+
+    0 in pixels on the border of the image and where a neighbour is not known.
+    """
+    from scipy.ndimage import binary_erosion, sobel
+
+    length = np.hypot(sobel(image, axis=0), sobel(image, axis=1)) / (4 * np.sqrt(2))
+    return np.where(binary_erosion(known, np.ones((3, 3))), length, 0)
+
+
+def _as_rendered(rgb: NDArray[np.uint8]) -> tuple[Floats, Rows, Rows]:
+    """Luminance in [0, 1] at the renderer's size, and the rows and columns of it that the pixels of `rgb` stand for."""
+    grey = Image.fromarray(np.ascontiguousarray(np.moveaxis(rgb, 0, -1))).convert("L")
+    height, width = grey.height, grey.width
+    factor = max(1.0, RESOLUTION / min(height, width))
+    tall, wide = round(factor * height), round(factor * width)
+    light = Image.fromarray(np.asarray(grey, dtype=np.float32) / 255)
+    if factor > 1:
+        light = light.resize((wide, tall), Image.Resampling.BICUBIC)
+    return np.asarray(light, dtype=np.float64), nearest(tall, height), nearest(wide, width)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstrong.data.ordered import in_order
+from headstrong.data.renderings import nearest
 from headstrong.data.taskonomy_views import DOMAINS, LABELS, View, choose
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.tasks import DEPTH_INVALID_FROM, DEPTH_UNITS_PER_METRE, decode_curvature
@@ -149,9 +150,7 @@ def _nearest(path: Path, size: tuple[int, int], kind: str) -> NDArray[Any]:
     array = np.asarray(_opened(path, kind))
     if array.shape[:2] == size:
         return array
-    rows = (np.arange(size[0]) * array.shape[0] + array.shape[0] // 2) // size[0]
-    columns = (np.arange(size[1]) * array.shape[1] + array.shape[1] // 2) // size[1]
-    return array[np.minimum(rows, len(array) - 1)][:, np.minimum(columns, array.shape[1] - 1)]
+    return array[nearest(array.shape[0], size[0])][:, nearest(array.shape[1], size[1])]
 
 
 def _opened(path: Path, kind: str) -> Image.Image:
