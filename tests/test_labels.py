@@ -119,7 +119,10 @@ def test_keypoints_are_where_three_walls_meet():
     assert labels.keypoints_3d(depth, CAMERA).max() < 0.02
     three = np.minimum(depth, np.where((floor := plane_depth((0, -1, -0.1), 0.9)) > 0, floor, np.inf))
     corner = labels.keypoints_3d(three, CAMERA)
-    assert corner.max() > 0.6
+    meeting = np.linalg.solve([(0.7, 0, -0.7), (-0.7, 0, -0.7), (0, -1, -0.1)], [-2.0, -2.0, -0.9])
+    away = np.linalg.norm(labels.points(three, CAMERA) - meeting[:, None, None], axis=0)
+    assert corner[away < 0.1].mean() > 0.2
+    assert corner[away > 0.6].max() < 0.1
 
 
 def test_an_occlusion_edge_is_the_step_of_the_square_root_of_depth():

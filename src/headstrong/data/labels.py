@@ -39,6 +39,12 @@ Mask = NDArray[np.bool_]
 SLOPE_ERROR = 0.08  # aimed at in normals of noisy depth: tangent of the angle
 NOISE_CORRELATION = 3.0  # steps of quantised depth repeat over neighbours: so many pixels count as one
 LARGEST_RADIUS = 16
+KEYPOINT_RADIUS = 0.15  # metres around a 3D keypoint, half of the support size of Taskonomy's NARF
+CHANGE_SCALE = 0.12  # of that radius: standard deviation of the window in which normals are compared
+INTEREST_SCALE = 0.45  # of that radius: the same for the window in which changes are compared
+LEAST_CHANGE = 0.1  # smaller deviations of normals are noise
+INTEREST_GAIN = 1.5  # gives the mean of the renderer's images
+NARROWEST = 0.5  # pixels
 CENTRED = 0.2  # weight of the residual of the window around the pixel itself: others must explain much better
 
 
@@ -237,30 +243,44 @@ def _differences(
 def keypoints_3d(
     depth_z: Depth, intrinsics: Intrinsics, normal: NDArray[np.floating[Any]] | None = None, noise: float = 0.0
 ) -> Floats:
-    """Corner response of the surface (H, W) in [0, 1]: 0 on planes and along creases, 1 where three perpendicular
-    faces meet in equal parts.
+    """3D keypoints (H, W) in [0, 1]: 0 on planes and along creases, large near where a surface turns in two directions.
 
-    In the spirit of Harris, on normals: the determinant of the second moments of the normals around a pixel, which
-    vanishes unless they span all three dimensions; the square root spreads the small values.
+    After NARF (Steder et al. 2011), which Taskonomy's renderer uses: a point is of interest when the surface around it
+    changes in different directions, and when it does not itself lie on the change. Here the change is the standard
+    deviation of the normals along the direction in which they turn most, and what counts is its energy across the
+    main direction, within 15 cm. NARF takes maxima over histograms of directions instead, and counts the borders of
+    objects as changes; this is an approximation, with the mean of the renderer's images.
     """
-    from scipy.ndimage import gaussian_filter
-
     valid = depth_is_valid(depth_z)
     n = normals(depth_z, intrinsics, noise) if normal is None else np.asarray(normal, dtype=np.float64)
-    sigma = 1.2 * _detail(valid.shape)
+    reach = intrinsics.fx * KEYPOINT_RADIUS / np.where(valid, depth_z, np.inf)  # in pixels
+    x, y = np.where(valid, n[:2], 0.0)
+    moments = _smoothed([valid.astype(np.float64), x, y, x * x, y * y, x * y], np.maximum(CHANGE_SCALE * reach, 1.0))
+    _, x, y, xx, yy, xy = moments / np.maximum(moments[0], 1e-6)
+    xx, yy, xy = xx - x * x, yy - y * y, xy - x * y
+    turned = np.hypot((xx - yy) / 2, xy)
+    change = np.sqrt(np.maximum((xx + yy) / 2 + turned, 0))
+    energy = np.where(valid & (change > LEAST_CHANGE), change * change, 0)
+    along = energy / np.maximum(turned, 1e-12)
+    # As of vectors of twice the angle: directions that are opposite are one, and those at right angles cancel out.
+    total, first, second = _smoothed([energy, along * (xx - yy) / 2, along * xy], INTEREST_SCALE * reach)
+    across = np.sqrt(np.maximum(total - np.hypot(first, second), 0))
+    return np.where(valid, np.clip(INTEREST_GAIN * across * (1 - change / 2) ** 2, 0, 1), 0)
 
-    def mean(image: Floats) -> Floats:
-        return gaussian_filter(np.where(valid, image, 0.0), sigma, mode="nearest", truncate=3.0)
 
-    weight = np.maximum(mean(np.ones(valid.shape)), 1e-6)
-    xx, yy, zz, xy, xz, yz = (mean(n[i] * n[j]) / weight for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)))
-    determinant = xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
-    return np.where(valid, np.sqrt(np.clip(27 * determinant, 0, 1)), 0)
+def _smoothed(images: list[Floats], sigma: Floats) -> Floats:
+    """Images (C, H, W), each pixel under a Gaussian of its own `sigma` (H, W) in pixels: interpolated between Gaussians
+    whose widths are half an octave apart, from half a pixel on."""
+    from scipy.ndimage import gaussian_filter
 
-
-def _detail(size: tuple[int, ...]) -> float:
-    """Scale of the smallest detail in pixels: 1 at 64 pixels, 2 at 256."""
-    return float(np.sqrt(min(size) / 64))
+    octaves = 2 * np.log2(np.maximum(sigma, NARROWEST) / NARROWEST)
+    found = np.zeros((len(images), *sigma.shape))
+    for step in range(int(octaves.max()) + 2):
+        share = np.maximum(1 - np.abs(octaves - step), 0)
+        if share.any():
+            width = NARROWEST * 2 ** (step / 2)
+            found += share * [gaussian_filter(image, width, mode="nearest", truncate=3.0) for image in images]
+    return found
 
 
 def depth_noise(depth_z: Depth, intrinsics: Intrinsics) -> float:
