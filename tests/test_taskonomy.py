@@ -10,6 +10,7 @@ from headstrong.configfiles import parse
 from headstrong.data import taskonomy
 from headstrong.data.build import build_split
 from headstrong.data.cache import SplitFile
+from headstrong.data.verification import verify
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.provenance import ROOT
 from headstrong.study import Plan
@@ -52,6 +53,20 @@ def test_targets_are_what_the_released_loader_makes_of_the_images(tmp_path):
     np.testing.assert_allclose(tasks.encode("K", raw["K"])[0], view["K"] / 65535 * 2 - 1, atol=1e-6)
     clipped = np.clip(view["e"] / 65535, 0, 0.08) / 0.08 * 2 - 1
     np.testing.assert_allclose(tasks.encode("e", raw["e"])[0], clipped, atol=1e-5)
+
+
+def test_the_segmentation_of_the_public_downloader_has_its_classes_in_red(tmp_path):
+    place(tmp_path, "{domain}", "", 5, seed=7, without="s")
+    # A couch, a dining table, a vase and a bottle; a laptop and background are none of the 16 objects; no label.
+    numbers = {39: "couch", 42: "dining table", 57: "vase", 21: "bottle", 45: "unlabelled", 0: "unlabelled"}
+    red = np.resize([*numbers, 255], SIZE)
+    pixels = np.stack([red, np.zeros(SIZE), np.ones(SIZE)], axis=-1).astype(np.uint8)
+    (tmp_path / "semantic").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "semantic" / "point_5_view_0_domain_semantic.png")
+    _, raw = next(taskonomy.samples(tmp_path, "train", SIZE))
+    found = [taskonomy.class_names()[number] for number in raw["s"].ravel()]
+    assert found == [numbers.get(number, "unlabelled") for number in red.ravel()]
+    assert not [finding for finding in verify("taskonomy", tmp_path).findings if "semantic" in finding.path]
 
 
 def test_the_cache_is_built_from_it(tmp_path, monkeypatch):
@@ -232,10 +247,13 @@ def test_a_label_cut_anywhere_is_named_and_never_read_as_another(tmp_path):
         ("normal", np.zeros(SIZE, np.uint8), "mode L, expected colour"),
         ("segment_semantic", np.zeros((*SIZE, 3), np.uint8), "mode RGB, expected labels"),
         ("segment_semantic", np.full(SIZE, 18, np.uint8), "label 18, expected 0..17"),
+        ("semantic", np.zeros(SIZE, np.uint8), "mode L, expected colour"),
+        ("semantic", np.full((*SIZE, 3), 62, np.uint8), "class 62 in red, expected 0..61, or 255"),
     ],
 )
 def test_an_image_of_another_kind_is_refused(tmp_path, domain, array, said):
-    place(tmp_path, "{domain}", "", 1, seed=1)
+    place(tmp_path, "{domain}", "", 1, seed=1, without="s" if domain == "semantic" else "")
+    (tmp_path / domain).mkdir(exist_ok=True)
     Image.fromarray(array).save(tmp_path / domain / f"point_1_view_0_domain_{domain}.png")
     with pytest.raises(BrokenFileError, match=f"{domain}.png: .*{said}"):
         next(taskonomy.samples(tmp_path, "train", SIZE))

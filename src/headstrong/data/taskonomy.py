@@ -3,7 +3,8 @@
 Layouts, found by themselves: `<building>/<domain>/point_P_view_V_domain_<domain>.png` (official),
 `<domain>/<building>/...`, and `<domain>/point_...png` (the sample of one building). Splits: `taskonomy_views.choose`.
 Encodings as the released loader of Ghamizi et al. reads them: 16-bit depth in 1/512 m, 65535 where there is none; the
-other 16-bit images are shares of 65535; normals and curvatures are colours. A label that a view lacks is None in its
+other 16-bit images are shares of 65535; normals and curvatures are colours. Segmentation is grey, or a colour image called
+`semantic` (`in_colour`). A label that a view lacks is None in its
 raw sample; a view without a colour image is left out.
 """
 
@@ -34,7 +35,16 @@ Raw = dict[str, NDArray[Any] | None]
 SIXTEEN_BIT = "kKeE"
 SPLITS = ("train", "test")
 PNG_END = 64  # bytes among which the last chunk of a PNG begins
-_CLASSES = 16  # as COCO's objects found in the scans; class 0 is background and uncertain together
+# Classes of COCO by coco_selected_classes.txt of the authors' repository; class 0 is background and uncertain together
+_OBJECTS = (
+    "bottle", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase",
+)  # fmt: skip
+_CLASSES = len(_OBJECTS)
+# Images called `semantic`, as the public downloader has them: red is the number of one of 62 classes of COCO, green and
+# blue that of the object. What is none of the objects above is background.
+_NUMBERS = (21, *range(38, 45), *range(50, 58))  # of the objects above
+_LAST_NUMBER, _UNLABELLED = 61, 255
 # Colour types of the PNG files, by what is read from them: another type would be read as other numbers.
 _TYPES = {"colour": ("RGB", "RGBA"), "grey": ("L", "LA", "RGB", "RGBA"), "labels": ("L", "P"), "16-bit grey": ("I",)}
 # What Pillow's decoders raise on damaged files, besides its own.
@@ -42,11 +52,11 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError
 
 
 def class_names(classes: int = _CLASSES) -> list[str]:
-    """Names of the segmentation classes, [0] = "unlabelled"; Taskonomy publishes numbers.
+    """Names of the segmentation classes, [0] = "unlabelled".
 
     classes: not used, there is one set of them.
     """
-    return ["unlabelled", *(f"object {number}" for number in range(1, _CLASSES + 1))]
+    return ["unlabelled", *_OBJECTS]
 
 
 def frames(root: Path, split: str, settings: Mapping[str, Any] | None = None) -> list[View]:
@@ -121,10 +131,11 @@ def read_frame(root: Path, view: View, size: tuple[int, int]) -> Raw:
 
 def _label(letter: str, path: Path, size: tuple[int, int]) -> NDArray[Any]:
     if letter == "s":
-        labels = _nearest(path, size, "labels").astype(np.int64)
-        if labels.max() > _CLASSES + 1:
-            raise BrokenFileError(f"{path}: label {labels.max()}, expected 0..{_CLASSES + 1}; get it again")
-        return (np.maximum(labels, 1) - 1).astype(np.uint8)
+        labels = _nearest(path, size, "colour" if in_colour(path) else "labels")
+        fault = class_fault(path, labels)
+        if fault is not None:
+            raise BrokenFileError(f"{path}: {fault}; get it again")
+        return _semantic(labels[..., 0]) if in_colour(path) else (np.maximum(labels, 1) - 1).astype(np.uint8)
     if letter in "dD":
         units = _nearest(path, size, "16-bit grey")
         return np.where(units < DEPTH_INVALID_FROM, units / DEPTH_UNITS_PER_METRE, 0).astype(np.float32)
@@ -136,6 +147,28 @@ def _label(letter: str, path: Path, size: tuple[int, int]) -> NDArray[Any]:
     if letter == "n":
         return (colour / 127.5 - 1).astype(np.float32)
     return decode_curvature(colour[:2])
+
+
+def in_colour(path: Path) -> bool:
+    """Whether the segmentation in this file has three channels, as the public downloader's has."""
+    return path.stem.endswith("_domain_semantic")
+
+
+def class_fault(path: Path, pixels: NDArray[Any]) -> str | None:
+    """What is wrong with the numbers of a segmentation, (H, W), or (H, W, 3) where it is `in_colour`."""
+    if not in_colour(path):
+        return f"label {pixels.max()}, expected 0..{_CLASSES + 1}" if pixels.max() > _CLASSES + 1 else None
+    known = pixels[..., 0][pixels[..., 0] != _UNLABELLED]
+    if known.size and known.max() > _LAST_NUMBER:
+        return f"class {known.max()} in red, expected 0..{_LAST_NUMBER}, or {_UNLABELLED} where there is no label"
+    return None
+
+
+def _semantic(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class numbers (H, W) of `class_names` from those of a `semantic` image."""
+    classes = np.zeros(256, dtype=np.uint8)
+    classes[list(_NUMBERS)] = np.arange(1, _CLASSES + 1)
+    return classes[numbers]
 
 
 def _picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

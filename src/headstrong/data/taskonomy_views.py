@@ -18,7 +18,7 @@ from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 # letter -> (the domain's folder, its name in file names), either spelling in both places
 DOMAINS: dict[str, tuple[str, ...]] = {
     "rgb": ("rgb",),
-    "s": ("segment_semantic", "segmentsemantic"),
+    "s": ("segment_semantic", "segmentsemantic", "semantic"),
     "d": ("depth_zbuffer",),
     "D": ("depth_euclidean",),
     "n": ("normal",),

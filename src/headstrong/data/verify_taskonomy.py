@@ -19,7 +19,6 @@ from headstrong.data.verify_findings import Count, Finding, Inventory
 from headstrong.data.verify_values import normal_fault, sizes
 from headstrong.errors import BrokenFileError, MissingDataError, UserError
 
-_LAST_LABEL = len(taskonomy.class_names())  # 0 and 1 are one class
 _COLOUR, _GREY, _DEEP = ("RGB", "RGBA"), ("L", "P"), ("I;16", "I;16B", "I")
 _MODES = {"rgb": _COLOUR, "n": _COLOUR, "p": _COLOUR, "r": (*_COLOUR, "L", "LA"), "s": _GREY}
 _SAID = {_COLOUR: "8-bit colour", _GREY: "8-bit grey", _DEEP: "16-bit grey", _MODES["r"]: "8-bit grey or colour"}
@@ -111,11 +110,11 @@ def _look_at_image(path: Path, letter: str) -> tuple[str | None, NDArray[Any]]:
     cut = cut_short(path)
     if cut is not None:
         return cut, pixels
-    wanted = _MODES.get(letter, _DEEP)
+    wanted = _COLOUR if letter == "s" and taskonomy.in_colour(path) else _MODES.get(letter, _DEEP)
     if mode not in wanted:
         return f"an image of mode {mode}, expected {_SAID[wanted]}", pixels
-    if letter == "s" and pixels.max() > _LAST_LABEL:
-        return f"label {pixels.max()}, expected 0..{_LAST_LABEL}", pixels
+    if letter == "s":
+        return taskonomy.class_fault(path, pixels), pixels
     if letter in "dD" and not pixels.any():
         return "depth is 0 everywhere", pixels
     if letter == "n":
