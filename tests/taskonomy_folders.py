@@ -13,7 +13,7 @@ SIZE = (64, 64)
 WRITTEN = {letter: names[0] for letter, names in taskonomy.DOMAINS.items()}
 
 
-def images(seed: int) -> dict[str, np.ndarray]:
+def random_images(seed: int) -> dict[str, np.ndarray]:
     """One view: what the PNG of each domain holds."""
     rng = np.random.default_rng(seed)
     found = {letter: rng.integers(0, 65536, SIZE, dtype=np.uint16) for letter in "kKeE"}
@@ -30,9 +30,18 @@ def images(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def place(root: Path, layout: str, building: str, point: int, seed: int, without: str = "") -> dict[str, np.ndarray]:
-    """Write one view; `without`: letters of the labels that it lacks. Returns what was written."""
-    view = {letter: array for letter, array in images(seed).items() if letter not in without}
+def place(
+    root: Path,
+    layout: str,
+    building: str,
+    point: int,
+    seed: int,
+    without: str = "",
+    images: dict[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Write one view; `without`: letters of the labels that it lacks; `images`: not random ones. Returns what was
+    written."""
+    view = {letter: array for letter, array in (images or random_images(seed)).items() if letter not in without}
     for letter, array in view.items():
         domain = WRITTEN[letter]
         folder = root / layout.format(domain=domain, building=building)

@@ -31,6 +31,7 @@ JUDGED_LATER = [  # by `python -m headstrong claims FOLDER --format csv`, from t
 JUDGED = [path.parent.parent.name for path in sorted(REFERENCE.glob("*/tables/judge_claims.json"))]
 WITH_RECORDS = [path.parent.parent.name for path in sorted(REFERENCE.glob("*/tables/make_tables.json"))]
 MODELS = int(os.environ.get("HEADSTRONG_REFERENCE_MODELS", "12"))
+UNCHANGED = set("sdDnA")  # tasks whose labels are those of the committed results (results/reference/README.md)
 SEED = int(os.environ.get("HEADSTRONG_REFERENCE_SEED", "0"))
 
 
@@ -125,6 +126,7 @@ def test_a_model_of_the_935_comes_out_again(tmp_path):
 @pytest.mark.slow
 def test_a_random_dozen_of_the_935_comes_out_again(tmp_path):
     plan = pd.read_csv(REFERENCE / "full-tiny" / "plan.csv", keep_default_na=False)
-    models = sorted(random.Random(SEED).sample(list(plan["id"]), MODELS))
+    same = [set(row.main + row.auxiliary) <= UNCHANGED for row in plan.itertuples()]
+    models = sorted(random.Random(SEED).sample(list(plan.loc[same, "id"]), MODELS))
     print(*models, sep="\n")
     check_same_numbers(published_rows(models), remade_rows(tmp_path / "checkout", models), typical=0.02, bias=0.05)

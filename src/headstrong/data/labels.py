@@ -39,6 +39,7 @@ Mask = NDArray[np.bool_]
 SLOPE_ERROR = 0.08  # aimed at in normals of noisy depth: tangent of the angle
 NOISE_CORRELATION = 3.0  # steps of quantised depth repeat over neighbours: so many pixels count as one
 LARGEST_RADIUS = 16
+MESH_SCALE = 0.01  # metres: standard deviation of the window over which curvatures are averaged
 KEYPOINT_RADIUS = 0.15  # metres around a 3D keypoint, half of the support size of Taskonomy's NARF
 CHANGE_SCALE = 0.12  # of that radius: standard deviation of the window in which normals are compared
 INTEREST_SCALE = 0.45  # of that radius: the same for the window in which changes are compared
@@ -187,7 +188,8 @@ def curvatures(depth_z: Depth, normal: NDArray[np.floating[Any]], intrinsics: In
 
     The shape operator, from how the normals of eight neighbours differ, least squares in the tangent plane. A
     neighbour counts when an arc can join it: for an arc of a circle (n + n') . (P' - P) = 0. Curvature that one pixel
-    cannot resolve is cut off, and so is a radius below that of `renderings.by_magnitude`.
+    cannot resolve is cut off, and so is a radius below that of `renderings.by_magnitude`. Both are averaged over about
+    a centimetre, as Taskonomy's renderer takes them from a mesh.
     """
     w, valid = _inverse(depth_z)
     n = np.asarray(normal, dtype=np.float64)
@@ -205,7 +207,9 @@ def curvatures(depth_z: Depth, normal: NDArray[np.floating[Any]], intrinsics: In
     s11, s22 = (ca - ab * s12) / aa, (db - ab * s12) / bb
     mean, spread = (s11 + s22) / 2, np.hypot((s11 - s22) / 2, s12)
     finest = intrinsics.fx * w  # 1 / (size of a pixel on the surface)
-    return by_magnitude(np.where(enough, np.clip(np.stack([mean + spread, mean - spread]), -finest, finest), 0))
+    both = np.where(enough, np.clip(np.stack([mean + spread, mean - spread]), -finest, finest), 0)
+    smooth = _smoothed([valid.astype(np.float64), both[0], both[1]], MESH_SCALE * finest)
+    return np.where(valid, by_magnitude(smooth[1:] / np.maximum(smooth[0], 1e-6)), 0)
 
 
 def _tangents(n: Floats) -> tuple[Floats, Floats]:

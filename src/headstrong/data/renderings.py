@@ -82,7 +82,7 @@ def texture_edges(rgb: NDArray[np.uint8]) -> Floats:
     light, rows, columns = _as_rendered(rgb)
     down, across = (gaussian_filter1d(np.ones(length), EDGE_BLUR, mode="constant") for length in light.shape)
     blurred = gaussian_filter(light, EDGE_BLUR, mode="constant") / (down[:, None] * across)  # nothing beyond the border
-    return _gradient(blurred, np.ones(light.shape, dtype=bool))[rows[:, None], columns]
+    return _gradient(blurred, rows, columns)
 
 
 def keypoints_2d(rgb: NDArray[np.uint8]) -> Floats:
@@ -129,20 +129,24 @@ def occlusion_edges(depth_z: Depth) -> Floats:
     512 pixels. Images of another size are not brought to 512 pixels, which would blur the edges: their gradient is
     divided instead, which keeps the slope of a surface and what an edge adds up to across its width.
     """
+    from scipy.ndimage import binary_erosion
+
     known = depth_is_valid(depth_z)
     root = np.sqrt(np.where(known, depth_z, 0).astype(np.float64) / DEEPEST)
-    return _gradient(root, known) * min(1.0, min(known.shape) / RESOLUTION)
+    gradient = _gradient(root, *(np.arange(length) for length in known.shape))
+    return np.where(binary_erosion(known, np.ones((3, 3))), gradient, 0) * min(1.0, min(known.shape) / RESOLUTION)
 
 
-def _gradient(image: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Length of the gradient by Sobel's masks, as scikit-image scales it: sqrt(2) for a slope of 1 along one axis.
-
-    0 in pixels on the border of the image and where a neighbour is not known.
-    """
-    from scipy.ndimage import binary_erosion, sobel
-
-    length = np.hypot(sobel(image, axis=0), sobel(image, axis=1)) / (4 * np.sqrt(2))
-    return np.where(binary_erosion(known, np.ones((3, 3))), length, 0)
+def _gradient(image: Floats, rows: Rows, columns: Rows) -> Floats:
+    """Length of the gradient at rows x columns by Sobel's masks, as scikit-image scales it: sqrt(2) for a slope of 1
+    along one axis. 0 on the border of the image."""
+    last_row, last_column = image.shape[0] - 1, image.shape[1] - 1
+    above, below = image[np.maximum(rows - 1, 0)], image[np.minimum(rows + 1, last_row)]
+    left, right = np.maximum(columns - 1, 0), np.minimum(columns + 1, last_column)
+    smooth, step = above + 2 * image[rows] + below, below - above
+    across, down = smooth[:, right] - smooth[:, left], step[:, left] + 2 * step[:, columns] + step[:, right]
+    inner = ((rows > 0) & (rows < last_row))[:, None] & (columns > 0) & (columns < last_column)
+    return np.where(inner, np.hypot(across, down) / (4 * np.sqrt(2)), 0)
 
 
 def _as_rendered(rgb: NDArray[np.uint8]) -> tuple[Floats, Rows, Rows]:

@@ -3,9 +3,9 @@
 Layouts, found by themselves: `<building>/<domain>/point_P_view_V_domain_<domain>.png` (official),
 `<domain>/<building>/...`, and `<domain>/point_...png` (the sample of one building). Splits: `taskonomy_views.choose`.
 Encodings as the released loader of Ghamizi et al. reads them: 16-bit depth in 1/512 m, 65535 where there is none; the
-other 16-bit images are shares of 65535; normals and curvatures are colours. Segmentation is grey, or a colour image called
-`semantic` (`in_colour`). A label that a view lacks is None in its
-raw sample; a view without a colour image is left out.
+other 16-bit images are shares of 65535; normals and curvatures are colours. Segmentation is grey, or a colour image
+called `semantic` (`in_colour`). A label that a view lacks is None in its raw sample; a view without a colour image is
+left out.
 """
 
 from __future__ import annotations
