@@ -39,6 +39,7 @@ report: "docs/workflow.rst"
 
 onstart:
     hold_study(WORK, RESULTS)
+    JOB_FILES.tidy(PLANNED)
     keep_warm(workflow.local_exec)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from benchmarks.rows import Row, make_row
 from benchmarks.scene import Scene, attack
 from benchmarks.timing import children_seconds
 from headstrong.jobs import EvaluationJob, to_dict
-from headstrong.provenance import ROOT
+from headstrong.provenance import ROOT, settings_json, write_atomically
 
 # The program itself, stopped where its first step would begin.
 STOPPED = """
@@ -50,12 +49,16 @@ def seconds_of(*command: str) -> float:
 
 def commands(scene: Scene, folder: Path) -> dict[str, tuple[str, ...]]:
     """Arguments of the interpreter that train and evaluate, and stop before the first step."""
+    jobs = {}
+    for name, job in {"train": scene.job, "evaluate": evaluation_job(scene)}.items():
+        jobs[name] = folder / f"{name}.json"
+        write_atomically(jobs[name], settings_json(to_dict(job)))
     train = (
-        "train_model.py", "--job", json.dumps(to_dict(scene.job)), "--data", str(scene.train_file),
+        "train_model.py", "--job", str(jobs["train"]), "--data", str(scene.train_file),
         "--weights", str(folder / "w.safetensors"), "--history", str(folder / "h.csv"), "--work", str(folder / "work"),
     )  # fmt: skip
     evaluate = (
-        "evaluate_model.py", "--job", json.dumps(to_dict(evaluation_job(scene))), "--data", str(scene.test_file),
+        "evaluate_model.py", "--job", str(jobs["evaluate"]), "--data", str(scene.test_file),
         "--weights", str(scene.weights), "--output", str(folder / "e.h5"),
     )  # fmt: skip
     rest = ("--threads", "1", "--device", "cpu", "--code", "benchmark")

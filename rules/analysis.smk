@@ -79,6 +79,10 @@ SHOWN_ATTACK = {
 }
 
 
+def whole_config(wildcards):
+    return JOB_FILES.text("write_config", WHOLE_STUDY, as_yaml(STUDY), ".yaml")
+
+
 # For people, and for run records, which carry its digest. Nothing is made from it.
 rule write_config:
     output:
@@ -90,9 +94,9 @@ rule write_config:
     conda:
         "../envs/tables.yaml"
     params:
-        settings=as_yaml(STUDY),
+        settings=whole_config,
     shell:
-        "python scripts/write_config.py --settings {params.settings:q} --output {output.config} > {log} 2>&1"
+        "python scripts/write_config.py --settings {params.settings} --output {output.config} > {log} 2>&1"
 
 
 rule write_plan:
@@ -105,10 +109,10 @@ rule write_plan:
     conda:
         "../envs/tables.yaml"
     params:
-        settings=settings_json(plan_settings(STUDY)),
+        settings=settings_file("write_plan", plan_settings(STUDY)),
         code=code_digest("headstrong.study"),
     shell:
-        "python scripts/write_plan.py --settings {params.settings:q} --output {output.plan} > {log} 2>&1"
+        "python scripts/write_plan.py --settings {params.settings} --output {output.plan} > {log} 2>&1"
 
 
 rule measure_baselines:
@@ -218,18 +222,19 @@ rule make_tables:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(60),
     params:
-        settings=settings_json(
+        settings=settings_file(
+            "make_tables",
             {
                 **SHOWN_ATTACK,
                 "bootstrap": STUDY.analysis.bootstrap,
                 "seed": STUDY.study.seed,
-            }
+            },
         ),
         folder=folder_of_output,
         code=code_digest("headstrong.analysis.build"),
     shell:
         "python scripts/make_tables.py --vulnerability {input.vulnerability} --plan {input.plan}"
-        " --settings {params.settings:q} --output {params.folder} > {log} 2>&1"
+        " --settings {params.settings} --output {params.folder} > {log} 2>&1"
 
 
 rule judge_claims:
@@ -255,14 +260,15 @@ rule judge_claims:
             if PLAN.models
             else ""
         ),
-        settings=settings_json(
+        settings=settings_file(
+            "judge_claims",
             {
                 "bootstrap": STUDY.analysis.bootstrap,
                 "seed": STUDY.study.seed,
                 "protocol": in_words(STUDY),
-            }
+            },
         ),
         code=code_digest("headstrong.analysis.claims"),
     shell:
-        "python scripts/judge_claims.py --tables {input.tables} {params.models} --settings {params.settings:q}"
+        "python scripts/judge_claims.py --tables {input.tables} {params.models} --settings {params.settings}"
         " --output {output.table} > {log} 2>&1"

@@ -9,8 +9,9 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from headstrong.configfiles import CONFIG_FILE, as_yaml
 from headstrong.data.acquire import DATASETS
 from headstrong.data.build import code_modules, picture_modules
+from headstrong.jobfiles import WHOLE_STUDY, JobFiles
 from headstrong.jobs import to_dict
-from headstrong.provenance import code_digest, file_digest, settings_json, training_code
+from headstrong.provenance import code_digest, file_digest, training_code
 from headstrong.scale import in_words
 from headstrong.study import plan_settings
 from headstrong.workflow import (
@@ -42,6 +43,14 @@ IMPORTANCE = PLAN.importance
 FAVOURING = list(STUDY.importance_families)
 HIDDEN = PLAN.hidden
 RUNS = frozenset(run.id for run in PLAN.runs)
+
+
+def jobs_are_run():
+    """Whether this Snakemake runs jobs by now: it no longer plans, and this is not a dry run."""
+    return workflow.scheduler is not None and not workflow.dryrun
+
+
+JOB_FILES = JobFiles(f"{WORK}/jobs", jobs_are_run)
 
 
 def one_of(ids):
@@ -95,12 +104,28 @@ def model_weights(wildcards):
     )
 
 
+def job_file(rule, name, job):
+    """The file that tells a program its job."""
+    return JOB_FILES.settings(rule, name, to_dict(job))
+
+
+def settings_file(rule, settings, name=WHOLE_STUDY):
+    """The file with the settings of a rule that has one job per study, as a function for its parameters."""
+
+    def find(wildcards):
+        return JOB_FILES.settings(rule, name, settings)
+
+    return find
+
+
 def data_settings(wildcards):
-    return settings_json(PLAN.data_settings(wildcards.split))
+    return JOB_FILES.settings(
+        "build_data", wildcards.split, PLAN.data_settings(wildcards.split)
+    )
 
 
 def training_job(wildcards):
-    return settings_json(to_dict(PLAN.training_job(wildcards.run)))
+    return job_file("train_model", wildcards.run, PLAN.training_job(wildcards.run))
 
 
 def code_of_training(wildcards):
@@ -108,11 +133,13 @@ def code_of_training(wildcards):
 
 
 def evaluation_job(wildcards):
-    return settings_json(to_dict(PLAN.evaluation_job(wildcards.model)))
+    job = PLAN.evaluation_job(wildcards.model)
+    return job_file("evaluate_model", wildcards.model, job)
 
 
 def picture_job(wildcards):
-    return settings_json(to_dict(PLAN.pictured[wildcards.model]))
+    job = PLAN.pictured[wildcards.model]
+    return job_file("picture_attacks", wildcards.model, job)
 
 
 def runtime_minutes(minutes):

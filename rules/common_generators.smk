@@ -2,10 +2,9 @@
 
 
 def picture_settings(wildcards):
-    return settings_json(
-        GENERATED.picture_settings(
-            wildcards.pictures, wildcards.domain, wildcards.split
-        )
+    key = (wildcards.pictures, wildcards.domain, wildcards.split)
+    return JOB_FILES.settings(
+        "build_pictures", "-".join(key), GENERATED.picture_settings(*key)
     )
 
 
@@ -25,15 +24,18 @@ def classifier_pictures(wildcards):
 
 def classifier_job(wildcards):
     plan = IMPORTANCE if wildcards.classifier in IMPORTANCE else GENERATED
-    return settings_json(to_dict(plan.classifier_job(wildcards.classifier)))
+    job = plan.classifier_job(wildcards.classifier)
+    return job_file("train_classifier", wildcards.classifier, job)
 
 
 def generator_job(wildcards):
-    return settings_json(to_dict(GENERATED.generator_job(wildcards.generator)))
+    job = GENERATED.generator_job(wildcards.generator)
+    return job_file("train_generator", wildcards.generator, job)
 
 
 def family_job(wildcards):
-    return settings_json(to_dict(GENERATED.family_job(wildcards.family)))
+    job = GENERATED.family_job(wildcards.family)
+    return job_file("evaluate_generators", wildcards.family, job)
 
 
 def family_of(wildcards):
@@ -94,37 +96,44 @@ def generators_of_family(wildcards):
 
 
 def training_arguments(wildcards):
-    """`--victim` and `--data` of every task of a generator."""
+    """File with `--victim` and `--data` of every task of a generator."""
     family = family_of(wildcards)
-    return " ".join(
-        f"--victim {victim.task}={weights_of_victim(victim)}"
-        f" --data {victim.task}={cache_of_task(family, victim.task, 'train')}"
-        for victim in GENERATED.victims(family)
-    )
+    found = []
+    for victim in GENERATED.victims(family):
+        cache = cache_of_task(family, victim.task, "train")
+        found += ["--victim", f"{victim.task}={weights_of_victim(victim)}"]
+        found += ["--data", f"{victim.task}={cache}"]
+    return JOB_FILES.arguments("train_generator", wildcards.generator, found)
 
 
 def evaluation_arguments(wildcards):
-    """`--generator`, `--victim`, `--data` and `--train` of a family."""
+    """File with `--generator`, `--victim`, `--data` and `--train` of a family."""
     family = wildcards.family
     job = GENERATED.family_job(family)
-    found = [
-        f"--generator {one.id}={RESULTS}/generators/{one.id}/weights.safetensors"
-        for one in job.generators
-    ]
-    found += [
-        f"--victim {victim.name}/{victim.task}={weights_of_victim(victim)}"
-        for victim in GENERATED.victims(family, transfer=True)
-    ]
+    found = []
+    for one in job.generators:
+        weights = f"{RESULTS}/generators/{one.id}/weights.safetensors"
+        found += ["--generator", f"{one.id}={weights}"]
+    for victim in GENERATED.victims(family, transfer=True):
+        weights = weights_of_victim(victim)
+        found += ["--victim", f"{victim.name}/{victim.task}={weights}"]
     for task in job.tasks:
-        found.append(f"--data {task}={cache_of_task(family, task, 'test')}")
+        found += ["--data", f"{task}={cache_of_task(family, task, 'test')}"]
         if job.kind == "dense":
-            found.append(f"--train {task}={cache_of_task(family, task, 'train')}")
-    return " ".join(found)
+            found += ["--train", f"{task}={cache_of_task(family, task, 'train')}"]
+    return JOB_FILES.arguments("evaluate_generators", family, found)
+
+
+def files_of_families(wildcards, input):
+    """File with `--evaluations` and `--cost` of all families."""
+    found = ["--evaluations", *input.evaluations, "--cost", *input.costs]
+    return JOB_FILES.arguments("collect_generated", WHOLE_STUDY, found)
 
 
 def timing_jobs(wildcards):
     job = GENERATED.family_job(wildcards.family)
-    return settings_json([to_dict(one) for one in job.generators])
+    jobs = [to_dict(one) for one in job.generators]
+    return JOB_FILES.settings("time_generators", wildcards.family, jobs)
 
 
 def timing_size(wildcards):

@@ -32,7 +32,8 @@ def forgetting_data(split):
 
 
 def forgetting_job(wildcards):
-    return settings_json(to_dict(HIDDEN.forgetting_job(wildcards.forgetting)))
+    job = HIDDEN.forgetting_job(wildcards.forgetting)
+    return job_file("forget_task", wildcards.forgetting, job)
 
 
 def turn_victim(wildcards):
@@ -66,4 +67,11 @@ def option_of_copies(wildcards, input):
 
 
 def hidden_job(wildcards):
-    return settings_json(to_dict(HIDDEN.hidden_job(wildcards.turn)))
+    job = HIDDEN.hidden_job(wildcards.turn)
+    return job_file("evaluate_hidden", wildcards.turn, job)
+
+
+def files_of_turns(wildcards, input):
+    """File with `--evaluations` of all hidden tasks."""
+    found = ["--evaluations", *input.evaluations]
+    return JOB_FILES.arguments("collect_hidden", WHOLE_STUDY, found)

@@ -38,12 +38,18 @@ def ranking_weights(wildcards):
     ]
 
 
-def option_of_weights(wildcards, input):
-    return f"--weights {' '.join(input.weights)}" if input.weights else ""
+def ranking_arguments(wildcards, input):
+    """File with `--weights` of the classifiers by which classes are ranked."""
+    found = ["--weights", *input.weights]
+    return JOB_FILES.arguments("choose_classes", wildcards.favouring, found)
 
 
 def choice_settings(wildcards):
-    return settings_json(IMPORTANCE.choice_settings(wildcards.favouring))
+    return JOB_FILES.settings(
+        "choose_classes",
+        wildcards.favouring,
+        IMPORTANCE.choice_settings(wildcards.favouring),
+    )
 
 
 def trial_weights(wildcards):
@@ -69,4 +75,11 @@ def option_of_pictures(wildcards, input):
 
 
 def importance_job(wildcards):
-    return settings_json(to_dict(IMPORTANCE.family_job(wildcards.favouring)))
+    job = IMPORTANCE.family_job(wildcards.favouring)
+    return job_file("evaluate_importance", wildcards.favouring, job)
+
+
+def files_of_importance(wildcards, input):
+    """File with `--evaluations` of all families."""
+    found = ["--evaluations", *input.evaluations]
+    return JOB_FILES.arguments("collect_importance", WHOLE_STUDY, found)

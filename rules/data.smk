@@ -20,7 +20,7 @@ rule build_data:
         settings=data_settings,
         code=code_digest(*code_modules(STUDY.data.source)),
     shell:
-        "python scripts/build_data.py --settings {params.settings:q} --output {output.cache}"
+        "python scripts/build_data.py --settings {params.settings} --output {output.cache}"
         " --processes {threads} --code {params.code} > {log} 2>&1"
 
 
@@ -44,5 +44,5 @@ rule build_pictures:
         settings=picture_settings,
         code=code_of_pictures,
     shell:
-        "python scripts/build_pictures.py --settings {params.settings:q} --output {output.cache}"
+        "python scripts/build_pictures.py --settings {params.settings} --output {output.cache}"
         " --processes {threads} --code {params.code} > {log} 2>&1"

@@ -23,5 +23,5 @@ rule evaluate_model:
         job=evaluation_job,
         code=code_digest("headstrong.evaluation"),
     shell:
-        "python scripts/evaluate_model.py --job {params.job:q} --weights {input.weights} --data {input.data}"
+        "python scripts/evaluate_model.py --job {params.job} --weights {input.weights} --data {input.data}"
         " --output {output.evaluation} --threads {threads} --code {params.code} > {log} 2>&1"

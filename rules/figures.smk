@@ -9,6 +9,12 @@ SPINE = {
 }
 
 
+def drawn_evaluations(wildcards, input):
+    """File with `--generated` and `--importance`, whose evaluations are drawn themselves."""
+    found = ["--generated", *input.generated, "--importance", *input.importance]
+    return JOB_FILES.arguments("draw_figures", WHOLE_STUDY, found)
+
+
 rule draw_figures:
     input:
         spine=list(SPINE.values()) if PLAN.models else [],
@@ -45,11 +51,16 @@ rule draw_figures:
         spine=(
             [f"--{name} {path}" for name, path in SPINE.items()] if PLAN.models else []
         ),
-        attack=settings_json(SHOWN_ATTACK),
-        chains=STUDY.chains,
-        look=settings_json(STUDY.figures.model_dump()),
+        files=drawn_evaluations,
+        settings=settings_file(
+            "draw_figures",
+            {
+                "attack": SHOWN_ATTACK,
+                "chains": list(STUDY.chains),
+                "look": STUDY.figures.model_dump(),
+            },
+        ),
         code=code_digest("headstrong.figures.gallery"),
     shell:
-        "python scripts/draw_figures.py {params.spine} --tables {input.others} --generated {input.generated}"
-        " --importance {input.importance} --attack {params.attack:q} --chains {params.chains}"
-        " --look {params.look:q} --output {output.figures} > {log} 2>&1"
+        "python scripts/draw_figures.py {params.spine} --tables {input.others} --arguments {params.files}"
+        " --settings {params.settings} --output {output.figures} > {log} 2>&1"

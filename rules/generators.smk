@@ -26,7 +26,7 @@ rule train_classifier:
         code=code_digest("headstrong.classifier_training"),
         work=f"{WORK}/classifiers/{{classifier}}",
     shell:
-        "python scripts/train_classifier.py --job {params.job:q} --data {input.pictures} {params.classes} --weights {output.weights}"
+        "python scripts/train_classifier.py --job {params.job} --data {input.pictures} {params.classes} --weights {output.weights}"
         " --history {output.history} --work {params.work} --threads {threads} --code {params.code} > {log} 2>&1"
 
 
@@ -55,7 +55,7 @@ rule train_generator:
         code=code_digest("headstrong.generator_training"),
         work=f"{WORK}/generators/{{generator}}",
     shell:
-        "python scripts/train_generator.py --job {params.job:q} {params.tasks} --weights {output.weights}"
+        "python scripts/train_generator.py --job {params.job} --arguments {params.tasks} --weights {output.weights}"
         " --history {output.history} --work {params.work} --threads {threads} --code {params.code} > {log} 2>&1"
 
 
@@ -85,7 +85,7 @@ rule evaluate_generators:
         tasks=evaluation_arguments,
         code=code_digest("headstrong.generated"),
     shell:
-        "python scripts/evaluate_generators.py --job {params.job:q} {params.tasks} --output {output.evaluation}"
+        "python scripts/evaluate_generators.py --job {params.job} --arguments {params.tasks} --output {output.evaluation}"
         " --perturbations {output.perturbations} --threads {threads} --code {params.code} > {log} 2>&1"
 
 
@@ -110,7 +110,7 @@ rule time_generators:
         size=timing_size,
         code=code_digest("headstrong.generator_timing"),
     shell:
-        "python scripts/time_generators.py --jobs {params.jobs:q} --size {params.size} --threads 1"
+        "python scripts/time_generators.py --jobs {params.jobs} --size {params.size} --threads 1"
         " --output {output.costs} > {log} 2>&1"
 
 
@@ -135,10 +135,11 @@ rule collect_generated:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(60),
     params:
+        files=files_of_families,
         folder=folder_of_output,
         seed=STUDY.study.seed,
         bootstrap=STUDY.analysis.bootstrap,
         code=code_digest(*GENERATED_TABLE_MODULES),
     shell:
-        "python scripts/collect_generated.py --evaluations {input.evaluations} --cost {input.costs}"
-        " --seed {params.seed} --bootstrap {params.bootstrap} --output {params.folder} > {log} 2>&1"
+        "python scripts/collect_generated.py --arguments {params.files} --seed {params.seed}"
+        " --bootstrap {params.bootstrap} --output {params.folder} > {log} 2>&1"

@@ -27,7 +27,7 @@ rule forget_task:
         code=code_digest("headstrong.forgetting"),
         work=f"{WORK}/forgetting/{{forgetting}}",
     shell:
-        "python scripts/forget_task.py --job {params.job:q} --victim {input.victim} --train {input.train}"
+        "python scripts/forget_task.py --job {params.job} --victim {input.victim} --train {input.train}"
         " --test {input.test} --weights {output.weights} --features {output.features} --history {output.history}"
         " --work {params.work} --threads {threads} --code {params.code} > {log} 2>&1"
 
@@ -57,7 +57,7 @@ rule evaluate_hidden:
         copies=option_of_copies,
         code=code_digest("headstrong.hidden_evaluation"),
     shell:
-        "python scripts/evaluate_hidden.py --job {params.job:q} --victim {input.victim} --test {input.test}"
+        "python scripts/evaluate_hidden.py --job {params.job} --victim {input.victim} --test {input.test}"
         " {params.copies} --threads {threads} --code {params.code} --output {output.evaluation} > {log} 2>&1"
 
 
@@ -83,7 +83,8 @@ rule collect_hidden:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(60),
     params:
+        files=files_of_turns,
         folder=folder_of_output,
         code=code_digest(*HIDDEN_TABLE_MODULES),
     shell:
-        "python scripts/collect_hidden.py --evaluations {input.evaluations} --output {params.folder} > {log} 2>&1"
+        "python scripts/collect_hidden.py --arguments {params.files} --output {params.folder} > {log} 2>&1"

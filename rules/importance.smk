@@ -23,11 +23,11 @@ rule choose_classes:
         gpu=1,
     params:
         settings=choice_settings,
-        weights=option_of_weights,
+        weights=ranking_arguments,
         code=code_digest("headstrong.class_choice"),
     shell:
-        "python scripts/choose_classes.py --settings {params.settings:q} --pictures {input.pictures} {params.weights}"
-        " --threads {threads} --output {output.choice} --recall {output.recall} > {log} 2>&1"
+        "python scripts/choose_classes.py --settings {params.settings} --pictures {input.pictures}"
+        " --arguments {params.weights} --threads {threads} --output {output.choice} --recall {output.recall} > {log} 2>&1"
 
 
 rule evaluate_importance:
@@ -55,7 +55,7 @@ rule evaluate_importance:
         weights=f"{RESULTS}/classifiers",
         code=code_digest("headstrong.importance"),
     shell:
-        "python scripts/evaluate_importance.py --job {params.job:q} --classes {input.classes} {params.pictures}"
+        "python scripts/evaluate_importance.py --job {params.job} --classes {input.classes} {params.pictures}"
         " --weights {params.weights} --threads {threads} --code {params.code} --output {output.evaluation}"
         " > {log} 2>&1"
 
@@ -82,7 +82,8 @@ rule collect_importance:
         mem_mb=memory_mb(4000),
         runtime=runtime_minutes(60),
     params:
+        files=files_of_importance,
         folder=folder_of_output,
         code=code_digest(*IMPORTANCE_TABLE_MODULES),
     shell:
-        "python scripts/collect_importance.py --evaluations {input.evaluations} --output {params.folder} > {log} 2>&1"
+        "python scripts/collect_importance.py --arguments {params.files} --output {params.folder} > {log} 2>&1"

@@ -31,7 +31,7 @@ rule picture_attacks:
         job=picture_job,
         code=code_digest("headstrong.pictured"),
     shell:
-        "python scripts/picture_attacks.py --job {params.job:q} --weights {input.weights} --data {input.data}"
+        "python scripts/picture_attacks.py --job {params.job} --weights {input.weights} --data {input.data}"
         " --output {output.pictures} --threads {threads} --code {params.code} > {log} 2>&1"
 
 
@@ -63,8 +63,11 @@ rule make_report:
         runtime=runtime_minutes(30),
     params:
         folder=folder_of_output,
-        settings=settings_json({**STUDY.model_dump(), "protocol": SWITCHES}),
-        codes=settings_json(
+        settings=settings_file(
+            "make_report", {**STUDY.model_dump(), "protocol": SWITCHES}
+        ),
+        codes=settings_file(
+            "make_report",
             {
                 "collect_vulnerability": code_digest(
                     "headstrong.analysis.vulnerability"
@@ -76,10 +79,11 @@ rule make_report:
                 "collect_hidden": code_digest(*HIDDEN_TABLE_MODULES),
                 "judge_claims": code_digest("headstrong.analysis.claims"),
                 "draw_figures": code_digest("headstrong.figures.gallery"),
-            }
+            },
+            name="codes",
         ),
         code=code_digest("headstrong.report.page", "headstrong.analysis.audit"),
         parts={path.name: file_digest(path)[:16] for path in PAGE_PARTS},
     shell:
-        "python scripts/make_report.py --results {params.folder} --settings {params.settings:q}"
-        " --codes {params.codes:q} --output {output.page} > {log} 2>&1"
+        "python scripts/make_report.py --results {params.folder} --settings {params.settings}"
+        " --codes {params.codes} --output {output.page} > {log} 2>&1"

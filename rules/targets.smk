@@ -79,6 +79,31 @@ TABULATED = unique(
 DRAWN = [f"{RESULTS}/figures", f"{RESULTS}/draw_figures.json"]
 REPORTED = [*PICTURED, f"{RESULTS}/report.html", f"{RESULTS}/make_report.json"]
 
+# Names of the jobs of the plan, by rule: the job files of others are removed.
+PLANNED = {
+    "build_data": ["train", "validation", "test"],
+    "build_pictures": [
+        f"{name}-{domain}-{split}"
+        for name, chosen in STUDY.picture_sets.items()
+        for domain in chosen.domains
+        for split in ["train", "validation", "test"]
+    ],
+    "train_model": RUNS,
+    "evaluate_model": [model.id for model in PLAN.models],
+    "picture_attacks": PLAN.pictured,
+    "train_classifier": [
+        one.id for one in (*GENERATED.classifiers, *IMPORTANCE.trials)
+    ],
+    "train_generator": [one.id for one in GENERATED.generators],
+    "evaluate_generators": FAMILIES,
+    "time_generators": FAMILIES,
+    "choose_classes": FAVOURING,
+    "evaluate_importance": FAVOURING,
+    "forget_task": [job.id for job in HIDDEN.forgettings],
+    "evaluate_hidden": [turn.id for turn in HIDDEN.turns],
+    "make_report": [WHOLE_STUDY, "codes"],
+}
+
 
 localrules:
     all,

@@ -26,7 +26,7 @@ rule train_model:
         snapshots="",
         work=f"{WORK}/{{run}}",
     shell:
-        "python scripts/train_model.py --job {params.job:q} --data {input.data} --weights {output.weights}"
+        "python scripts/train_model.py --job {params.job} --data {input.data} --weights {output.weights}"
         " --history {output.history} {params.snapshots} --work {params.work} --threads {threads}"
         " --code {params.code} > {log} 2>&1"
 

@@ -1,7 +1,8 @@
 """Build one split of a data set: render or read the images, derive the labels, encode them, write one HDF5 cache.
 
-python scripts/build_data.py --output results/quick/data/test.h5 --settings '{"source": "rooms", "split": "test",
-    "size": [64, 64], "count": 64, "antialias": 2, "seed": 0}'
+python scripts/build_data.py --settings settings.json --output results/quick/data/test.h5
+
+settings.json: {"source": "rooms", "split": "test", "size": [64, 64], "count": 64, "antialias": 2, "seed": 0}
 """
 
 import sys
@@ -21,8 +22,10 @@ OF_PHOTOGRAPHS = {"classes": int}
 def main(arguments):
     settings = program.read_settings(arguments.settings, KINDS)
     if settings["source"] not in SOURCES:
-        raise ConfigError(f"--settings: source '{settings['source']}' is unknown; choose from {', '.join(SOURCES)}")
-    program.check_settings(settings, OF_ROOMS if settings["source"] == "rooms" else OF_PHOTOGRAPHS)
+        choice = f"source '{settings['source']}' is unknown; choose from {', '.join(SOURCES)}"
+        raise ConfigError(f"--settings {arguments.settings}: {choice}")
+    own = OF_ROOMS if settings["source"] == "rooms" else OF_PHOTOGRAPHS
+    program.check_settings(arguments.settings, settings, own)
     code = arguments.code or code_digest(*code_modules(settings["source"]))
     outputs = [arguments.output, manifest.path_of(arguments.output)]
     with RunRecord(arguments.output.with_suffix(".json"), outputs=outputs, settings=settings, code=code) as record:
@@ -32,7 +35,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--settings", required=True, help="JSON, or @FILE with JSON")
+    program.add_settings_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="the HDF5 file; its run record is written beside it")
     parser.add_argument("--processes", type=int, default=1, help="processes to render or read with")
     parser.add_argument("--code", help="digest of the code; computed when not given")

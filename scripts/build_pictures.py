@@ -1,7 +1,8 @@
 """Build the pictures of one domain and split: render or read them, bring them to size, write one HDF5 file.
 
-python scripts/build_pictures.py --output results/mta/pictures/objects/room/test.h5 --settings '{"source": "objects",
-    "domain": "room", "split": "test", "size": [64, 64], "count": 100, "seed": 0}'
+python scripts/build_pictures.py --settings settings.json --output results/mta/pictures/objects/room/test.h5
+
+settings.json: {"source": "objects", "domain": "room", "split": "test", "size": [64, 64], "count": 100, "seed": 0}
 """
 
 import sys
@@ -28,7 +29,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--settings", required=True, help="JSON, or @FILE with JSON")
+    program.add_settings_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="the HDF5 file; its run record is written beside it")
     parser.add_argument("--processes", type=int, default=1, help="processes to render or read with")
     parser.add_argument(

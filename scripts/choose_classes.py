@@ -1,8 +1,10 @@
 """Choose the important classes of a family: by name, or by how well the cross entropy's classifiers recall them.
 
-python scripts/choose_classes.py --settings '{"family": "shapes", "label": "shape", "ranking": "validation",
-    "important": {"worst1": [], "balls": ["ball", "egg"]}}' --pictures validation.h5
+python scripts/choose_classes.py --settings settings.json --pictures validation.h5
     --weights A.safetensors B.safetensors --output classes.json --recall recall.csv
+
+settings.json: {"family": "shapes", "label": "shape", "ranking": "validation",
+    "important": {"worst1": [], "balls": ["ball", "egg"]}}
 """
 
 import sys
@@ -35,7 +37,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--settings", required=True, help="family, label, important, ranking: JSON, or @FILE with JSON")
+    program.add_settings_option(parser)
     parser.add_argument("--pictures", type=Path, required=True, help="pictures by which classes are ranked")
     parser.add_argument(
         "--weights", type=Path, nargs="*", default=[], help="classifiers trained with the cross entropy"

@@ -1,8 +1,11 @@
 """Draw every figure of a study from its tables, and index.json with their captions.
 
 python scripts/draw_figures.py --vulnerability results/quick/tables/vulnerability.csv --plan results/quick/plan.csv
-    --surrogates results/quick/tables/surrogates.csv --attack '{"family": "pgd", "norm": "linf",
-    "epsilon": "8/255", "steps": 25}' --chains DEnds sdnDE --output figures
+    --surrogates results/quick/tables/surrogates.csv --settings settings.json --output figures
+
+settings.json has the attack shown, the orders in which tasks are attacked, and what figures look like:
+    {"attack": {"family": "pgd", "norm": "linf", "epsilon": "8/255", "steps": 25},
+    "chains": ["DEnds", "sdnDE"], "look": {"formats": ["svg"], "dpi": 150, "width": 7.0}}
 """
 
 import inspect
@@ -29,18 +32,19 @@ def main(arguments):
         raise ConfigError("--vulnerability, --plan, --surrogates: give all three, or none for a study without models")
     _check_names(arguments.tables, draw_without_models if without_models else draw_all)
     tables = {path.stem: read_table(path) for path in arguments.tables}
-    look = program.read_json("--look", arguments.look)
+    settings = program.read_settings(arguments.settings, {"attack": dict, "chains": list, "look": dict})
     files = {"examples": arguments.generated, "importance": arguments.importance}
     read = [*filter(None, spine), *arguments.tables, *arguments.generated, *arguments.importance]
-    attack = program.read_json("--attack", arguments.attack)
-    if not without_models and (not isinstance(attack, dict) or set(attack) != ATTACK):
-        raise ConfigError(f"--attack: expected {', '.join(sorted(ATTACK))}, as JSON; found {arguments.attack}")
-    settings = {"attack": attack, "chains": arguments.chains, "look": look}
+    if not without_models and set(settings["attack"]) != ATTACK:
+        found = ", ".join(sorted(settings["attack"])) or "nothing"
+        raise ConfigError(
+            f"--settings {arguments.settings}: attack: expected {', '.join(sorted(ATTACK))}; found {found}"
+        )
     facts = {"settings": settings, "code": stage_code("draw_figures"), "inputs": read, "outputs": [arguments.output]}
     # Beside the folder: Snakemake owns all that is in it.
     with RunRecord(arguments.output.absolute().with_name("draw_figures.json"), **facts):
         if without_models:
-            draw_without_models(arguments.output, settings=look, **files, **tables)
+            draw_without_models(arguments.output, settings=settings["look"], **files, **tables)
             return
         vulnerability = read_table(arguments.vulnerability)
         draw_all(
@@ -49,8 +53,8 @@ def main(arguments):
             read_table(arguments.surrogates),
             arguments.output,
             choice=choose_attack(vulnerability, **settings["attack"]),
-            chains=arguments.chains,
-            settings=look,
+            chains=settings["chains"],
+            settings=settings["look"],
             **files,
             **tables,
         )
@@ -91,8 +95,6 @@ if __name__ == "__main__":
         metavar="HDF5",
         help="evaluations of important classes, for angles and features",
     )
-    parser.add_argument("--attack", required=True, help="family, norm, epsilon and steps of the attack shown: JSON")
-    parser.add_argument("--chains", nargs="*", default=[], help="orders in which tasks are attacked, as letters")
-    parser.add_argument("--look", default="{}", help="formats, dpi and width: JSON")
+    program.add_settings_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the figures")
     sys.exit(program.run(main, parser))

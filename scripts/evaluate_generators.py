@@ -1,9 +1,9 @@
 """Evaluate one family of generators: all victims clean, under noise and under every perturbation, into one HDF5.
 
-  python scripts/evaluate_generators.py --job @job.json --generator ID=weights.safetensors
+  python scripts/evaluate_generators.py --job job.json --generator ID=weights.safetensors
       --victim VICTIMS/TASK=victim.safetensors --data TASK=test.h5 --output family.h5 --perturbations folder
 
-`--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
+`--job` holds everything that can change the numbers: a job file of a study (work/<study>/jobs), or a run record.
 Options with = come once for each generator, victim or task. `--train` is for dense victims: their constant predictor.
 """
 
@@ -60,7 +60,7 @@ def victim_and_task(name):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the job of the family: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     several = {"action": "append", "default": []}
     parser.add_argument(
         "--generator", **several, metavar=FORMS["generator"], help="safetensors file of one set of generators"

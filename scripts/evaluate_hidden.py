@@ -1,9 +1,9 @@
 """Attack one hidden task and measure all tasks, per image, into one HDF5.
 
-  python scripts/evaluate_hidden.py --job @job.json --victim results/quick/classifiers/CLASSIFIER/weights.safetensors
+  python scripts/evaluate_hidden.py --job job.json --victim results/quick/classifiers/CLASSIFIER/weights.safetensors
       --test test.h5 --copy heads=results/quick/forgetting/COPY/weights.safetensors --output hidden.h5
 
-`--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
+`--job` holds everything that can change the numbers: a job file of a study (work/<study>/jobs), or a run record.
 Beside each forgetful copy lies features.h5, as scripts/forget_task.py wrote it.
 """
 
@@ -46,7 +46,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the job: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     parser.add_argument("--victim", type=Path, required=True, help="weights of the network")
     parser.add_argument("--test", type=Path, required=True, help="test images with all labels")
     parser.add_argument("--copy", action="append", default=[], metavar="ACCESS=FILE", help="a forgetful copy's weights")

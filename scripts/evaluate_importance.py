@@ -1,9 +1,9 @@
 """Evaluate a family of important classes: what every trial says of every picture, into one HDF5.
 
-  python scripts/evaluate_importance.py --job @job.json --classes classes.json --weights results/quick/classifiers
+  python scripts/evaluate_importance.py --job job.json --classes classes.json --weights results/quick/classifiers
       --data validation=validation.h5 --data test=test.h5 --output results/quick/importance/shapes.h5
 
-`--job` holds everything that can change the numbers: the "job" attribute of an existing evaluation is a good start.
+`--job` holds everything that can change the numbers: a job file of a study (work/<study>/jobs), or a run record.
 """
 
 import sys
@@ -45,7 +45,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the job: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     parser.add_argument("--classes", type=Path, required=True, help="the choice of important classes (JSON)")
     parser.add_argument("--weights", type=Path, required=True, help="folder with <trial>/weights.safetensors")
     parser.add_argument("--data", action="append", default=[], metavar="SPLIT=FILE", help="pictures of a split")

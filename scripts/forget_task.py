@@ -1,11 +1,11 @@
 """Make a copy of a network's backbone forget a task, as someone can who does not see it: fine-tuned on the other tasks.
 
-  python scripts/forget_task.py --job @job.json --victim results/quick/classifiers/CLASSIFIER/weights.safetensors
+  python scripts/forget_task.py --job job.json --victim results/quick/classifiers/CLASSIFIER/weights.safetensors
       --train train.h5 --test test.h5 --weights copy.safetensors --features features.h5 --history history.csv
       --work work/forgetting
 
 An interrupted run goes on from its checkpoint in --work with the same bits. `--job` holds everything that can change
-the copy: the "job" of an existing run.json is a good start.
+the copy: a job file of a study (work/<study>/jobs), or a run record.
 """
 
 import sys
@@ -53,7 +53,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the job: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     parser.add_argument("--victim", type=Path, required=True, help="weights of the network")
     parser.add_argument("--train", type=Path, required=True, help="training images; only visible tasks are read")
     parser.add_argument("--test", type=Path, required=True, help="test images, whose features are kept")

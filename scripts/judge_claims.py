@@ -1,8 +1,10 @@
 """Judge the claims of the five papers by the tables of a study: claims.csv, a row per claim with its verdict.
 
 python scripts/judge_claims.py --tables results/quick/tables/*.csv --plan results/quick/plan.csv
-    --evaluations results/quick/evaluations --output claims.csv
-    --settings '{"bootstrap": 2000, "seed": 0, "protocol": {"R": "corrected; rooms (embedded), 64x64"}}'
+    --evaluations results/quick/evaluations --settings settings.json --output claims.csv
+
+settings.json: {"bootstrap": 2000, "seed": 0, "protocol": {"R": "corrected; rooms (embedded), 64x64"}}
+The protocol of a system is told in words, with the scale of the study.
 """
 
 import sys
@@ -44,8 +46,6 @@ if __name__ == "__main__":
     parser.add_argument("--tables", type=Path, nargs="+", required=True, metavar="CSV", help="tables of the study")
     parser.add_argument("--plan", type=Path, help="plan.csv of the study, where it has models")
     parser.add_argument("--evaluations", type=Path, metavar="FOLDER", help="of the models of the plan")
-    parser.add_argument(
-        "--settings", required=True, help="seed, bootstrap draws, protocol and scale in words by system: JSON"
-    )
+    program.add_settings_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="claims.csv to write")
     sys.exit(program.run(main, parser))

@@ -1,8 +1,10 @@
 """Make the tables in the papers' shapes from vulnerability.csv: pairs, Tables 1 to 3, combinations, switches.
 
 python scripts/make_tables.py --vulnerability results/quick/tables/vulnerability.csv --plan results/quick/plan.csv
-    --settings '{"family": "pgd", "norm": "linf", "epsilon": "8/255", "steps": 25, "bootstrap": 2000,
-    "seed": 0}' --output tables
+    --settings settings.json --output tables
+
+settings.json has the attack that the tables show, and the bootstrap's draws and seed: {"family": "pgd", "norm": "linf",
+    "epsilon": "8/255", "steps": 25, "bootstrap": 2000, "seed": 0}
 """
 
 import sys
@@ -38,6 +40,6 @@ if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     parser.add_argument("--vulnerability", type=Path, required=True, help="vulnerability.csv")
     parser.add_argument("--plan", type=Path, required=True, help="plan.csv of the study")
-    parser.add_argument("--settings", required=True, help="the attack the tables show, seed and bootstrap draws: JSON")
+    program.add_settings_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
     sys.exit(program.run(main, parser))

@@ -1,9 +1,9 @@
 """Pictures of one model under one attack: images, attacked images, truth and predictions, into one HDF5.
 
-  python scripts/picture_attacks.py --job @job.json --weights weights.safetensors --data results/quick/data/test.h5
+  python scripts/picture_attacks.py --job job.json --weights weights.safetensors --data results/quick/data/test.h5
       --output pictured.h5
 
-`--job` holds everything that can change the numbers: the "job" attribute of an existing file is a good start.
+`--job` holds everything that can change the numbers: a job file of a study (work/<study>/jobs), or a run record.
 """
 
 import sys
@@ -40,7 +40,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the evaluation job, of one attack: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     parser.add_argument("--weights", type=Path, required=True, help="safetensors file of the model")
     parser.add_argument("--data", type=Path, required=True, help="cache of the test split")
     parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write; its run record goes beside it")

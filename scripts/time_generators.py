@@ -1,10 +1,10 @@
 """Time generators: how long the perturbations of all tasks take for one image, GAP and MTA in turns, and their size.
 
-  python scripts/time_generators.py --jobs @jobs.json --size 128 128 --output cost.csv
+  python scripts/time_generators.py --jobs jobs.json --size 128 128 --output cost.csv
   python scripts/time_generators.py --published --size 288 384
 
-`--jobs` is a list of generator jobs; `--published` takes the networks of the published Table 7 instead. The times are
-those of this machine: a second run gives others. Without --output the table is printed.
+`--jobs` names a JSON list of generator jobs; `--published` takes the networks of the published Table 7 instead. The
+times are those of this machine: a second run gives others. Without --output the table is printed.
 """
 
 import sys
@@ -43,18 +43,18 @@ def main(arguments):
             write_table(table(device), arguments.output)
 
 
-def jobs_of(given):
-    """The generator jobs that --jobs says in JSON, as text or as @FILE; ConfigError where they are none."""
+def jobs_of(path):
+    """The generator jobs in the file that --jobs names; ConfigError where it holds anything else."""
     try:
-        return [generator_job_from_dict(fields) for fields in program.read_json("--jobs", given)]
+        return [generator_job_from_dict(fields) for fields in program.read_json("--jobs", path)]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--jobs: not a JSON list of generator jobs ({error!r})") from None
+        raise ConfigError(f"--jobs {path}: not a JSON list of generator jobs ({error!r})") from None
 
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--jobs", help="generator jobs: a JSON list, or @FILE with one")
+    what.add_argument("--jobs", type=Path, metavar="FILE", help="JSON with a list of generator jobs")
     what.add_argument("--published", action="store_true", help="the networks of the published table")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), required=True, help="pixels, multiples of 4")
     parser.add_argument("--rounds", type=int, default=21, help="runs of each network that count")

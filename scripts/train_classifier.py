@@ -1,10 +1,10 @@
 """Train one classifier of pictures; an interrupted run goes on from its checkpoint in --work with the same bits.
 
-  python scripts/train_classifier.py --job @job.json --data results/quick/pictures/domains/studio/train.h5
+  python scripts/train_classifier.py --job job.json --data results/quick/pictures/domains/studio/train.h5
       --weights weights.safetensors --history history.csv --work work/quick/classifiers/CLASSIFIER
 
-`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start. `--classes` is
-for losses that favour important classes: the file that says which they are.
+`--job` holds everything that can change the weights: a job file of a study (work/<study>/jobs), or a run record.
+`--classes` is for losses that favour important classes: the file that says which they are.
 """
 
 import sys
@@ -51,7 +51,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     parser.add_argument("--data", type=Path, required=True, help="cache of the training pictures")
     parser.add_argument("--classes", type=Path, help="the choice of important classes (scripts/choose_classes.py)")
     program.add_training_options(parser)

@@ -1,10 +1,10 @@
 """Train the generators of one job against its victims; an interrupted run goes on from its checkpoint in --work.
 
-  python scripts/train_generator.py --job @job.json --victim studio=classifier.safetensors --data studio=train.h5
+  python scripts/train_generator.py --job job.json --victim studio=classifier.safetensors --data studio=train.h5
       --weights weights.safetensors --history history.csv --work work/quick/generators/ID
 
-`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start. `--victim` and
-`--data` are given once for each task.
+`--job` holds everything that can change the weights: a job file of a study (work/<study>/jobs), or a run record.
+`--victim` and `--data` are given once for each task.
 """
 
 import sys
@@ -50,7 +50,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     parser.add_argument(
         "--victim", action="append", required=True, metavar="TASK=PATH", help="weights of a task's victim"
     )

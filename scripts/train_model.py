@@ -1,9 +1,9 @@
 """Train one model; an interrupted run goes on from its checkpoint in --work with the same bits.
 
-  python scripts/train_model.py --job @job.json --data results/quick/data/train.h5 --weights weights.safetensors
+  python scripts/train_model.py --job job.json --data results/quick/data/train.h5 --weights weights.safetensors
       --history history.csv --work work/quick/MODEL
 
-`--job` holds everything that can change the weights: the "job" of an existing run.json is a good start.
+`--job` holds everything that can change the weights: a job file of a study (work/<study>/jobs), or a run record.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def snapshot(given):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--job", required=True, help="the training job: JSON, or @FILE with JSON")
+    program.add_job_option(parser)
     parser.add_argument("--data", type=Path, required=True, help="cache of the training split")
     parser.add_argument(
         "--snapshot", type=snapshot, action="append", default=[], metavar="EPOCH=PATH", help="weights to keep as well"

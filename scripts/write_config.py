@@ -22,20 +22,21 @@ def main(arguments):
         write_atomically(arguments.output, as_yaml(config))
 
 
-def read_yaml(given):
-    """What --settings says in YAML, given as text or as @FILE; ConfigError where it is not keys and values."""
+def read_yaml(path):
+    """The configuration in the YAML file that --settings names; ConfigError where it is not keys and values."""
+    text = program.read_text("--settings", path)
     try:
-        settings = yaml.safe_load(program.text_or_file(given))
+        settings = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         said = " ".join(str(error).split())  # values that YAML has a type for, as dates, raise Python's own errors
-        raise ConfigError(f"--settings: expected YAML, or @FILE with YAML: {said[:200]}") from None
+        raise ConfigError(f"--settings {path}: expected YAML: {said[:200]}") from None
     if not isinstance(settings, dict):
-        raise ConfigError(f"--settings: expected keys and values in YAML, found a {type(settings).__name__}")
+        raise ConfigError(f"--settings {path}: expected keys and values in YAML, found a {type(settings).__name__}")
     return settings
 
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--settings", required=True, help="the configuration: YAML, or @FILE with YAML")
+    parser.add_argument("--settings", type=Path, required=True, metavar="FILE", help="YAML with the configuration")
     parser.add_argument("--output", type=Path, required=True, help="the YAML to write")
     sys.exit(program.run(main, parser))

@@ -1,6 +1,6 @@
 """Write plan.csv: one row per model of the study.
 
-`--settings` is what decides which models there are, as `headstrong.study.plan_settings` gives it.
+`--settings` names what decides which models there are, as `headstrong.study.plan_settings` gives it.
 """
 
 import csv
@@ -29,6 +29,6 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("--settings", required=True, help="JSON, or @FILE with JSON")
+    program.add_settings_option(parser)
     parser.add_argument("--output", type=Path, required=True, help="the CSV to write")
     sys.exit(program.run(main, parser))

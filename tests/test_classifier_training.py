@@ -17,6 +17,7 @@ from headstrong.errors import BrokenFileError, ConfigError, DivergedError, Missi
 from headstrong.jobs import to_dict
 from headstrong.loop import optimizer_for
 from headstrong.models.classifier import build_classifier, load_classifier, load_classifier_metadata
+from job_files import job_file
 from training_runs import history_of, outputs_of
 
 torch.set_num_threads(1)
@@ -310,7 +311,14 @@ def test_missing_and_broken_pictures_are_told_apart(tmp_path):
 
 
 def test_the_program_writes_weights_history_and_a_record(tmp_path, data, monkeypatch):
-    arguments = ["--job", json.dumps(to_dict(JOB)), "--data", data, "--weights", tmp_path / "weights.safetensors"]
+    arguments = [
+        "--job",
+        job_file(to_dict(JOB)),
+        "--data",
+        data,
+        "--weights",
+        tmp_path / "weights.safetensors",
+    ]
     arguments += ["--history", tmp_path / "history.csv", "--work", tmp_path / "work", "--device", "cpu"]
     program = ROOT / "scripts" / "train_classifier.py"
     monkeypatch.setattr(sys, "argv", [str(argument) for argument in (program, *arguments)])

@@ -17,6 +17,7 @@ from headstrong import gpulocks, gpus
 from headstrong.devices import take_device
 from headstrong.errors import ConfigError
 from headstrong.provenance import ROOT, imported_files
+from job_files import job_file
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 SCRIPTS = [
@@ -170,18 +171,17 @@ def test_a_program_waits_for_its_gpu_and_obeys_sigterm_meanwhile(driver, tmp_pat
     monkeypatch.setenv(gpus.MASK, "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     files = ["--weights", str(tmp_path / "w"), "--data", str(tmp_path / "d"), "--output", str(tmp_path / "out.h5")]
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate_model.py"), "--job", JOB, *files]
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate_model.py"), "--job", job_file(JOB), *files]
     holder = Job(driver, [cuda_driver.IDS[1]])
     assert holder.taken() == cuda_driver.IDS[1]
     with (
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as stopped,
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as patient,
     ):
-        assert stopped.stderr is not None
-        assert patient.stderr is not None
         waiting = f"waiting for a GPU; taken: {cuda_driver.IDS[1]} by process {holder.process.pid} "
-        assert waiting in stopped.stderr.readline()
-        assert waiting in patient.stderr.readline()
+        for process in (stopped, patient):
+            assert process.stderr.readline().endswith(".json\n")  # the job
+            assert waiting in process.stderr.readline()
         stopped.terminate()
         stopped.communicate()
         assert stopped.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)

@@ -22,6 +22,7 @@ from headstrong.feature_files import FeatureFile
 from headstrong.jobs import to_dict
 from headstrong.models.partial import load_partial
 from headstrong.study import Plan
+from job_files import job_file
 
 torch.set_num_threads(1)
 
@@ -141,7 +142,7 @@ def test_foreign_and_unfinished_features_are_refused(features, tmp_path):
 
 def test_the_program_writes_the_copy_its_features_and_a_record(tmp_path, classes, monkeypatch):
     job, victim, train, test = classes
-    arguments = ["--job", json.dumps(to_dict(job)), "--victim", victim, "--train", train, "--test", test]
+    arguments = ["--job", job_file(to_dict(job)), "--victim", victim, "--train", train, "--test", test]
     arguments += ["--weights", tmp_path / "weights.safetensors", "--features", tmp_path / "features.h5"]
     arguments += ["--history", tmp_path / "history.csv", "--work", tmp_path / "work", "--device", "cpu"]
     program = ROOT / "scripts" / "forget_task.py"
@@ -159,7 +160,16 @@ def test_the_program_writes_the_copy_its_features_and_a_record(tmp_path, classes
 
 def test_a_copy_without_its_access_is_a_mistake_in_one_line(tmp_path, monkeypatch, capsys):
     job = Plan(load(study_files(["quick"]))).hidden.hidden_job("attributes-shape")
-    arguments = ["--job", json.dumps(to_dict(job)), "--victim", "a", "--test", "b", "--copy", "weights.safetensors"]
+    arguments = [
+        "--job",
+        job_file(to_dict(job)),
+        "--victim",
+        "a",
+        "--test",
+        "b",
+        "--copy",
+        "weights.safetensors",
+    ]
     program = ROOT / "scripts" / "evaluate_hidden.py"
     monkeypatch.setattr(sys, "argv", [str(program), *arguments, "--output", str(tmp_path / "hidden.h5")])
     with pytest.raises(SystemExit) as ended:

@@ -42,6 +42,7 @@ from headstrong.models import load_model
 from headstrong.models.classifier import load_classifier
 from headstrong.provenance import ROOT, settings_json
 from headstrong.tasks import decode_depth
+from job_files import job_file
 
 GAP, MTA = "family-gap-universal-untargeted-linf-10", "family-mta-universal-targeted-linf-10"
 GAP_EACH, MTA_EACH = "family-gap-instance-untargeted-l2-200", "family-mta-instance-untargeted-linf-10"
@@ -353,7 +354,7 @@ def test_what_does_not_belong_together_is_one_line(family, dense, tmp_path):
 
 
 def test_the_program(family, found, tmp_path):
-    command = [sys.executable, "scripts/evaluate_generators.py", "--job", settings_json(to_dict(family.job))]
+    command = [sys.executable, "scripts/evaluate_generators.py", "--job", job_file(to_dict(family.job))]
     for name, path in family.generators.items():
         command += ["--generator", f"{name}={path}"]
     for (name, task), path in family.victims.items():
@@ -370,7 +371,13 @@ def test_the_program(family, found, tmp_path):
     assert set(record["weights"]) == {*family.generators, "own/studio", "own/room", "other/studio", "other/room"}
     for name in ("clean", "noise linf-10", GAP, MTA_EACH):
         assert f"{name}: studio " in result.stderr
-    for option, mistake in (("data", "studio"), ("data", "=x"), ("data", "room=x"), ("victim", "own=x"), ("job", "{}")):
+    for option, mistake in (
+        ("data", "studio"),
+        ("data", "=x"),
+        ("data", "room=x"),
+        ("victim", "own=x"),
+        ("job", job_file("{}")),
+    ):
         result = subprocess.run([*command, f"--{option}", mistake], capture_output=True, text=True, cwd=ROOT, env=env)
         assert result.returncode == 2
         assert result.stderr.startswith(f"error: --{option}")

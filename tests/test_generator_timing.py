@@ -137,7 +137,7 @@ def test_what_cannot_be_timed_is_refused(changes, words):
 def test_the_program_writes_a_table(tmp_path):
     jobs, output = tmp_path / "jobs.json", tmp_path / "generator_cost.csv"
     jobs.write_text(settings_json([to_dict(job) for job in pair()]))
-    command = [sys.executable, "scripts/time_generators.py", "--jobs", f"@{jobs}", "--size", "8", "12"]
+    command = [sys.executable, "scripts/time_generators.py", "--jobs", str(jobs), "--size", "8", "12"]
     command += ["--rounds", "2", "--device", "cpu", "--output", str(output)]
     env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src")}
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)

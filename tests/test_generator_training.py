@@ -24,6 +24,7 @@ from headstrong.jobs import to_dict
 from headstrong.models.classifier import load_classifier
 from headstrong.models.store import read_tensors
 from headstrong.victims import open_victims
+from job_files import job_file
 from training_runs import history_of, outputs_of
 from victim_runs import (
     COLOURS,
@@ -364,7 +365,7 @@ def test_the_program_trains_as_the_function_does(classes, tmp_path, monkeypatch)
         part for task in TASKS for part in ("--victim", f"{task}={weights[task]}", "--data", f"{task}={data[task]}")
     ]
     monkeypatch.setattr(sys, "argv", [
-        "train_generator.py", "--job", json.dumps(to_dict(job)), *given, "--device", "cpu",
+        "train_generator.py", "--job", job_file(to_dict(job)), *given, "--device", "cpu",
         "--weights", str(folder / "weights.safetensors"), "--history", str(folder / "history.csv"),
         "--work", str(folder / "work"),
     ])  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from headstrong.analysis import camri_table, importance, importance_settings
 from headstrong.analysis.files import write_table
 from headstrong.provenance import ROOT
 from headstrong.report import importance_blocks, page
+from job_files import job_file
 from test_report import Page
 
 NAMES = ("importance", "importance_settings", "camri_table_1")
@@ -203,8 +203,8 @@ def results(tables: dict[str, pd.DataFrame], tmp_path_factory: pytest.TempPathFa
     path = made.write_evaluation(folder / "importance" / "objects.h5", seed=1)
     drawn = [str(folder / "tables" / f"{name}.csv") for name in NAMES[1:]]
     command = [sys.executable, "scripts/draw_figures.py", "--tables", *drawn, "--generated", "--importance", str(path)]
-    look = json.dumps({"dpi": 40, "formats": ["png"]})
-    options = ["--attack", "{}", "--chains", "--look", look, "--output", str(folder / "figures")]
+    settings = {"attack": {}, "chains": [], "look": {"dpi": 40, "formats": ["png"]}}
+    options = ["--settings", job_file(settings), "--output", str(folder / "figures")]
     subprocess.run([*command, *options], cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT / "src")})
     return folder
 

@@ -20,6 +20,7 @@ from headstrong.data.listings import Part
 from headstrong.data.picture_batches import PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.provenance import ROOT, imported_files
+from job_files import job_file
 from picture_folders import write_domain
 from real_folders import real_folder
 
@@ -327,7 +328,7 @@ def test_the_program_writes_the_file_and_its_record(data, tmp_path):
     def run(settings):
         command = [sys.executable, "scripts/build_pictures.py", "--output", str(tmp_path / "train.h5")]
         environment = {"PYTHONPATH": str(ROOT / "src"), acquire.VARIABLE: str(data)}
-        arguments = ["--settings", json.dumps(settings), "--processes", "2"]
+        arguments = ["--settings", job_file(settings), "--processes", "2"]
         return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment)
 
     broken = data / "mine" / "a" / domains.listing(data / "mine", Part("a", "train", 0, "ab", 0.25)).names[0]

@@ -10,6 +10,7 @@ import checkout
 from headstrong import program
 from headstrong.provenance import ROOT
 from headstrong.study import COLUMNS
+from job_files import job_file
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 RULES = checkout.rules_with_programs()
@@ -35,14 +36,20 @@ def test_help_says_what_a_script_does(script):
     assert docstring in result.stdout
 
 
+NYUV2 = '{"source": "nyuv2", "split": "test", "size": [32, 32], "count": 2, "classes": 13}'
+NO_FILE = "no such file or directory; expected the path of a text file"
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "expected"),
     [
-        ('{"source": "nyuv2", "split": "test", "size": [32, 32], "count": 2, "classes": 13}', 3, "nyuv2"),
-        ("@absent.json", 2, "absent.json"),
+        (None, 3, "nyuv2"),
+        ("absent.json", 2, f"--settings absent.json: {NO_FILE}"),
+        (NYUV2, 2, f"--settings {NYUV2[:57]}...: {NO_FILE}"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_a_code(tmp_path, settings, code, expected):
+    settings = settings or job_file(NYUV2)
     output = tmp_path / "out.h5"
     result = run(
         "scripts/build_data.py", "--output", str(output), "--settings", settings, HEADSTRONG_REAL_DATA=str(tmp_path)
@@ -57,18 +64,21 @@ def test_a_users_mistake_is_one_line_and_a_code(tmp_path, settings, code, expect
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
-        ("{'id'", "--job: expected JSON, or @FILE"),
-        ('{"id": "x"}', "--job: not a job of this program (KeyError: 'attacks')"),
+        ("{'id'", "expected JSON: "),
+        ("", "expected JSON: "),  # as a lost write leaves it
+        ('{"id": "x"}', "not a job of this program (KeyError: 'attacks')"),
         ('{"attacks": [], "colour": "red"}', "colour"),
-        ("[]", "--job: not a job of this program"),
+        ("[]", "not a job of this program"),
+        ('{"job": []}', "not a job of this program"),
     ],
 )
-def test_a_job_that_is_none_is_one_line(tmp_path, job, expected):
+def test_a_mistake_in_a_job_file_is_one_line_with_its_name(tmp_path, job, expected):
     given = ["--weights", "w", "--data", "d", "--output", str(tmp_path / "out.h5"), "--device", "cpu"]
-    result = run("scripts/evaluate_model.py", "--job", job, *given)
+    file = job_file(job)
+    result = run("scripts/evaluate_model.py", "--job", file, *given)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith("error: --job: ")
+    assert line.startswith(f"error: --job {file}: ")
     assert expected in line
     assert not list(tmp_path.iterdir())
 
@@ -83,23 +93,24 @@ def test_a_job_that_is_none_is_one_line(tmp_path, job, expected):
         (["--tables", "settings.csv"], "--tables: settings.csv"),
         (
             ["--vulnerability", "v.csv", "--plan", "p.csv", "--surrogates", "s.csv"],
-            "--attack: expected epsilon, family, norm, steps, as JSON; found {}",
+            "--settings FILE: attack: expected epsilon, family, norm, steps; found nothing",
         ),
         (["--vulnerability", "vulnerability.csv"], "--vulnerability, --plan, --surrogates: give all three"),
     ],
 )
 def test_figures_of_unknown_tables_are_one_line(tmp_path, arguments, expected):
-    result = run("scripts/draw_figures.py", *arguments, "--attack", "{}", "--output", str(tmp_path / "figures"))
+    file = job_file({"attack": {}, "chains": [], "look": {}})
+    result = run("scripts/draw_figures.py", *arguments, "--settings", file, "--output", str(tmp_path / "figures"))
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {expected}")
+    assert line.startswith(f"error: {expected.replace('FILE', file)}")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("given", ["x", "3", "three=a.safetensors", "3="])
 def test_a_snapshot_that_is_none_is_refused(tmp_path, given):
     paths = ["--data", "d", "--weights", str(tmp_path / "w"), "--history", str(tmp_path / "h"), "--work", str(tmp_path)]
-    result = run("scripts/train_model.py", "--job", "{}", *paths, "--snapshot", given)
+    result = run("scripts/train_model.py", "--job", job_file("{}"), *paths, "--snapshot", given)
     assert result.returncode == 2
     assert f"{given!r}: expected EPOCH=PATH" in result.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
@@ -136,7 +147,7 @@ def test_named_paths_are_refused_alike(tmp_path, script, option, form):
         "evaluate_importance": ["--classes", "c", "--weights", "w", "--output", out],
         "train_generator": training,
     }[script]
-    command = [f"scripts/{script}.py", "--job", "{}", *others, "--device", "cpu", option]
+    command = [f"scripts/{script}.py", "--job", job_file("{}"), *others, "--device", "cpu", option]
     for mistake in ("studio", "studio=", "=a.h5"):
         assert said(tmp_path, *command, mistake).startswith(f"error: {option} {mistake}: expected {form}")
     name = {"--victim": "own/studio", "--data": "test"}.get(option, "studio")
@@ -146,7 +157,7 @@ def test_named_paths_are_refused_alike(tmp_path, script, option, form):
 
 def test_a_split_that_is_none_is_refused(tmp_path):
     paths = ["--classes", "c", "--weights", "w", "--output", str(tmp_path / "out")]
-    line = said(tmp_path, "scripts/evaluate_importance.py", "--job", "{}", *paths, "--data", "train=a.h5")
+    line = said(tmp_path, "scripts/evaluate_importance.py", "--job", job_file("{}"), *paths, "--data", "train=a.h5")
     assert line == "error: --data train=a.h5: expected validation=FILE or test=FILE"
 
 
@@ -154,8 +165,23 @@ def test_a_split_that_is_none_is_refused(tmp_path):
 def test_a_snapshot_of_one_epoch_given_twice_is_refused(tmp_path, again):
     paths = ["--data", "d", "--weights", str(tmp_path / "w"), "--history", str(tmp_path / "h"), "--work", str(tmp_path)]
     given = ["--snapshot", "3=a.safetensors", "--snapshot", f"{again}=b.safetensors"]
-    line = said(tmp_path, "scripts/train_model.py", "--job", "{}", *paths, *given)
+    line = said(tmp_path, "scripts/train_model.py", "--job", job_file("{}"), *paths, *given)
     assert line == "error: --snapshot 3: given twice; give it once"
+
+
+def test_arguments_in_a_file_stand_where_the_file_is_named(tmp_path):
+    file = job_file("--data\nstudio=my pictures (1).h5\n--data\nroom=b.h5\n")
+    for given in (["--arguments", file], [f"--arguments={file}"]):
+        line = said(
+            tmp_path, "scripts/train_generator.py", "--job", "none", "--weights", "w", "--history", "h", "--work", "k",
+            "--victim", "room=v", *given, "--data", "studio=again.h5",
+        )  # fmt: skip
+        assert line == "error: --data studio: given twice; give it once"
+    for given, expected in (
+        (["--arguments"], "error: --arguments: expected the path of a text file, with one argument per line"),
+        (["--arguments", "none.txt"], f"error: --arguments none.txt: {NO_FILE}"),
+    ):
+        assert said(tmp_path, "scripts/train_generator.py", *given) == expected
 
 
 def test_named_paths_keep_their_order_and_what_follows_the_first_sign():
@@ -177,18 +203,19 @@ def test_named_paths_keep_their_order_and_what_follows_the_first_sign():
     ],
 )
 def test_a_configuration_that_is_no_yaml_is_one_line(tmp_path, settings):
-    line = said(tmp_path, "scripts/write_config.py", "--output", str(tmp_path / "config.yaml"), "--settings", settings)
-    assert line.startswith("error: --settings: expected ")
+    file = job_file(settings)
+    line = said(tmp_path, "scripts/write_config.py", "--output", str(tmp_path / "config.yaml"), "--settings", file)
+    assert line.startswith(f"error: --settings {file}: expected ")
 
 
 def test_the_line_of_a_slip_in_a_configuration_file_is_named(tmp_path):
     file = tmp_path / "settings.yaml"
     for content, expected in ((b"study:\n  name: [x\n", "line 3"), (b"a: \xff\n", "utf-8")):
         file.write_bytes(content)
-        result = run("scripts/write_config.py", "--output", str(tmp_path / "c.yaml"), "--settings", f"@{file}")
+        result = run("scripts/write_config.py", "--output", str(tmp_path / "c.yaml"), "--settings", str(file))
         (line,) = result.stderr.splitlines()
         assert result.returncode == 2
-        assert line.startswith("error: --settings: expected YAML, or @FILE with YAML")
+        assert line.startswith(f"error: --settings {file}: ")
         assert expected in line
 
 
@@ -223,27 +250,27 @@ def test_settings_that_lack_something_are_one_line(tmp_path, script, settings, e
         "judge_claims": ["--tables", "t.csv"],
         "choose_classes": ["--pictures", "p.h5", "--recall", str(tmp_path / "recall.csv")],
     }.get(script, [])
-    line = said(
-        tmp_path, f"scripts/{script}.py", *paths, "--output", str(tmp_path / "out"), "--settings", f"{{{settings}}}"
-    )  # fmt: skip
-    assert line.startswith(f"error: --settings: {expected}")
+    file = job_file(f"{{{settings}}}")
+    line = said(tmp_path, f"scripts/{script}.py", *paths, "--output", str(tmp_path / "out"), "--settings", file)
+    assert line.startswith(f"error: --settings {file}: {expected}")
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
         ("[]", "expected an object with source, domain, split, size, count, seed, found []"),
-        ("[" * 99999, "expected JSON, or @FILE with JSON: "),
+        ("[" * 99999, "expected JSON: "),
     ],
 )
 def test_settings_that_are_none_are_one_line(tmp_path, settings, expected):
-    line = said(tmp_path, "scripts/build_pictures.py", "--output", str(tmp_path / "out"), "--settings", settings)
-    assert line.startswith(f"error: --settings: {expected}")
+    file = job_file(settings)
+    line = said(tmp_path, "scripts/build_pictures.py", "--output", str(tmp_path / "out"), "--settings", file)
+    assert line.startswith(f"error: --settings {file}: {expected}")
 
 
 def test_evaluations_without_a_plan_are_one_line(tmp_path):
     given = ["--tables", "t.csv", "--evaluations", "e", "--output", str(tmp_path / "claims.csv")]
-    settings = '{"seed": 0, "bootstrap": 9, "protocol": {}}'
+    settings = job_file({"seed": 0, "bootstrap": 9, "protocol": {}})
     line = said(tmp_path, "scripts/judge_claims.py", *given, "--settings", settings)
     assert line == "error: --evaluations: --plan is missing; give the plan.csv of the models in that folder"
 
@@ -256,7 +283,7 @@ def test_a_weights_file_that_is_none_is_refused(tmp_path):
         '"miou": "labelled", "loss_pixels": "valid", "class_weights": "uniform", "precision": "float32", "seed": 0}'
     )
     result = run(
-        "scripts/evaluate_model.py", "--job", job, "--weights", str(fake), "--data", str(tmp_path / "no.h5"),
+        "scripts/evaluate_model.py", "--job", job_file(job), "--weights", str(fake), "--data", str(tmp_path / "no.h5"),
         "--output", str(tmp_path / "out.h5"), "--device", "cpu",
     )  # fmt: skip
     assert result.returncode == 4

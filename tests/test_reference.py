@@ -59,6 +59,7 @@ def test_the_recorded_command_makes_the_tables_again(folder, tmp_path):
     for name in kept:
         (study / name).unlink()
     line = [sys.executable, str(ROOT / record["command"][0]), *record["command"][1:]]
+    line[line.index("--settings") + 1] = str(study / "tables" / "make_tables.json")  # it has what the job file had
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name, text in kept.items():

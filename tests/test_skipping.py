@@ -16,6 +16,7 @@ from headstrong.data.listings import Part
 from headstrong.data.pictures import Skipped
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.provenance import ROOT
+from job_files import job_file
 from official_folders import (
     CIFAR10,
     write_awa2,
@@ -156,7 +157,11 @@ def test_the_program_skips_when_told_to_and_says_so(data, tmp_path):
         command = [sys.executable, "scripts/build_pictures.py", "--output", str(tmp_path / "train.h5"), *options]
         environment = {"PYTHONPATH": str(ROOT / "src"), acquire.VARIABLE: str(data.parent)}
         return subprocess.run(
-            [*command, "--settings", json.dumps(settings)], capture_output=True, text=True, cwd=ROOT, env=environment
+            [*command, "--settings", job_file(settings)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment,
         )
 
     stopped = run(SKIP, "--on-bad-image", "fail")

@@ -22,6 +22,7 @@ CHECKPOINT_VARIABLE = "HEADSTRONG_CHECKPOINT_MINUTES"  # where a cluster kills w
 # Linear algebra outside torch has one thread, whatever the environment says: with two, sums of products are rounded
 # differently. Read when numpy is imported, so programs import this module first.
 os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+log = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -45,7 +46,13 @@ def run(
     warm interpreter may do the work (`warm`). Arguments that cannot be parsed end the process (SystemExit, 2).
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    arguments = parser.parse_args(argv)
+    try:
+        given = _with_files(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        return _told(error)
+    if argv is None:
+        sys.argv[1:] = given  # what a run record tells as the command
+    arguments = parser.parse_args(given)
     if argv is None and (code := warm.compute()) is not None:
         return code
     try:
@@ -75,6 +82,21 @@ def run(
         return 1
 
 
+def _with_files(given: Sequence[str]) -> list[str]:
+    """The arguments, with those in the file of each `--arguments FILE` in its place."""
+    found: list[str] = []
+    rest = iter(given)
+    for argument in rest:
+        option, equals, file = argument.partition("=")
+        if option != "--arguments":
+            found.append(argument)
+        elif equals or (file := next(rest, "")):
+            found += read_text(option, file).splitlines()
+        else:
+            raise ConfigError("--arguments: expected the path of a text file, with one argument per line")
+    return found
+
+
 def _told(error: UserError) -> int:
     with contextlib.suppress(OSError):  # on a full disk the log has no room either; the code still says it
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -83,7 +105,29 @@ def _told(error: UserError) -> int:
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser whose --help shows the program's docstring as it is written."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(
+        description=description,
+        epilog="--arguments FILE stands for the arguments in a file, one per line.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_job_option(parser: argparse.ArgumentParser) -> None:
+    """What every program takes that has a job (`read_job`)."""
+    parser.add_argument(
+        "--job", type=Path, required=True, metavar="FILE", help="JSON with the job, or the run record of such a job"
+    )
+
+
+def add_settings_option(parser: argparse.ArgumentParser) -> None:
+    """What every program takes that has settings (`read_settings`)."""
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="JSON with the settings, or the run record of a job that had some",
+    )
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -117,54 +161,84 @@ def _minutes(value: str) -> float:
     raise argparse.ArgumentTypeError(f"{value!r}: expected minutes, 0 or more (also as {CHECKPOINT_VARIABLE})")
 
 
-def read_json(option: str, given: str) -> Any:
-    """What an argument says in JSON, given as text or as @FILE. Raises ConfigError, naming the option."""
+def read_text(option: str, path: str | Path) -> str:
+    """The text of the file that an option names. Raises ConfigError, naming both, where it cannot be read."""
     try:
-        return json.loads(text_or_file(given))
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null in the path
+        said = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        shown = str(path)
+        if any(sign in shown for sign in "{[\n"):  # not a path, but what its file should hold
+            shown = _short(" ".join(shown.split()))
+        raise ConfigError(f"{option} {shown}: {said}; expected the path of a text file") from None
+
+
+def read_json(option: str, path: str | Path) -> Any:
+    """The content of the JSON file that an option names. Raises ConfigError, naming both, where it is not JSON."""
+    try:
+        return json.loads(read_text(option, path))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{option}: expected JSON, or @FILE with JSON: {error}") from None
-
-
-def read_job(given: str, make: Callable[[dict[str, Any]], Job]) -> tuple[dict[str, Any], Job]:
-    """The job that --job says in JSON, as text or as @FILE: its fields as they are written, and what `make` makes of
-    them. Raises ConfigError where they are none of such a job."""
-    fields = read_json("--job", given)
-    try:
-        return fields, make(fields)
-    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"--job: not a job of this program ({type(error).__name__}: {error}); start from the job in a run record"
+            f"{option} {path}: expected JSON: {error}; correct it, or run the study again, which writes its own files"
         ) from None
 
 
-def read_settings(given: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that --settings says in JSON, as text or as @FILE: an object with at least the keys of `kinds`.
+def read_job(path: Path, make: Callable[[dict[str, Any]], Job]) -> tuple[dict[str, Any], Job]:
+    """The job in the file that --job names: its fields as they are written, and what `make` makes of them.
+
+    The file is a job as a study writes it, or the run record of one. Raises ConfigError, naming the file, where it
+    holds no job of this program.
+    """
+    fields = _part(read_json("--job", path), "job")
+    try:
+        job = make(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--job {path}: not a job of this program ({type(error).__name__}: {error}); "
+            "start from a run record, or run the study again, which writes its own files"
+        ) from None
+    log.info("job %s", path)
+    return fields, job
+
+
+def read_settings(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in the JSON file that --settings names: an object with at least the keys of `kinds`.
+
+    The file holds settings as a study writes them, or is the run record of a job that had some.
 
     kinds: key -> type of its value in JSON, as in `int | None`. Raises ConfigError, naming the option, for another
-    text, for all keys that are missing, and for a value of another type.
+    content, for all keys that are missing, and for a value of another type.
     """
-    settings = read_json("--settings", given)
+    settings = _part(read_json("--settings", path), "settings")
     if not isinstance(settings, dict):
-        raise ConfigError(f"--settings: expected an object with {', '.join(kinds)}, found {_shown(settings)}")
-    check_settings(settings, kinds)
+        raise ConfigError(f"--settings {path}: expected an object with {', '.join(kinds)}, found {_shown(settings)}")
+    check_settings(path, settings, kinds)
     return settings
 
 
-def check_settings(settings: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """ConfigError, naming --settings, where they are not as `kinds` says (see `read_settings`)."""
+def _part(content: Any, key: str) -> Any:
+    """That part of a run record; of any other file the whole."""
+    return content[key] if isinstance(content, dict) and key in content else content
+
+
+def check_settings(path: Path, settings: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """ConfigError, naming --settings and its file, where they are not as `kinds` says (see `read_settings`)."""
     missing = [key for key in kinds if key not in settings]
     if missing:
         are = "is" if len(missing) == 1 else "are"
-        raise ConfigError(f"--settings: {', '.join(missing)} {are} missing; start from the settings in a run record")
+        raise ConfigError(f"--settings {path}: {', '.join(missing)} {are} missing; start from a run record")
     for key, kind in kinds.items():
         allowed = get_args(kind) or (kind,)
         if not isinstance(settings[key], (*allowed, int) if float in allowed else allowed):
             expected = " or ".join(_IN_JSON[one] for one in allowed)
-            raise ConfigError(f"--settings: {key} is {_shown(settings[key])}, expected {expected}")
+            raise ConfigError(f"--settings {path}: {key} is {_shown(settings[key])}, expected {expected}")
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    return _short(json.dumps(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -191,13 +265,3 @@ def once(option: str, pairs: Iterable[tuple[Key, Value]]) -> dict[Key, Value]:
             raise ConfigError(f"{option} {key}: given twice; give it once")
         found[key] = value
     return found
-
-
-def text_or_file(value: str) -> str:
-    """An argument given as text, or as @FILE that holds it; ConfigError where the file cannot be read."""
-    if not value.startswith("@"):
-        return value
-    try:
-        return Path(value[1:]).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{value[1:]}: cannot be read: {error.strerror}") from None

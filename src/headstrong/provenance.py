@@ -38,6 +38,7 @@ NOT_NUMBERS = frozenset(
         "errors.py",
         "gpulocks.py",
         "gpus.py",
+        "jobfiles.py",
         "locks.py",
         "machine.py",
         "program.py",

@@ -17,6 +17,7 @@ import checkout
 from headstrong.jobs import to_dict
 from headstrong.provenance import ROOT
 from headstrong.workflow import leave_future
+from job_files import job_file
 from training_runs import job_with, run, write_data
 
 DAY = 86400
@@ -86,7 +87,7 @@ def test_a_clock_set_back_in_the_middle_of_a_training_changes_nothing(tmp_path):
     clock, out = tmp_path / "clock", tmp_path / "out"
     clock.write_text("+0")
     line = [
-        sys.executable, ROOT / "scripts/train_model.py", "--job", json.dumps(to_dict(job)), "--data", data, "--weights",
+        sys.executable, ROOT / "scripts/train_model.py", "--job", job_file(to_dict(job)), "--data", data, "--weights",
         out / "weights.safetensors", "--history", out / "history.csv", "--work", out / "work", "--device", "cpu",
         "--checkpoint-minutes", "0",
     ]  # fmt: skip

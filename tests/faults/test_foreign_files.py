@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import pickle
 import shutil
@@ -23,6 +22,7 @@ from headstrong.models import load_model
 from headstrong.models.classifier import load_classifier
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import ROOT
+from job_files import job_file
 from training_runs import job_with, run, write_data
 
 MODEL = "combinations-resnet18-sd"
@@ -87,7 +87,7 @@ def refuse(made: subprocess.CompletedProcess[str], path: Path, output: Path) -> 
 def test_the_program_ends_in_one_line_at_foreign_weights(good, tmp_path, kind):
     weights, output = tmp_path / "weights.safetensors", tmp_path / "out" / "e.h5"
     foreign(kind, weights, good / "weights.safetensors", tmp_path / "sprung")
-    job = json.dumps(to_dict(MICRO_PLAN.evaluation_job(MODEL)))
+    job = job_file(to_dict(MICRO_PLAN.evaluation_job(MODEL)))
     result = script(
         "evaluate_model", "--job", job, "--weights", weights, "--data", good / "data.h5", "--output", output
     )

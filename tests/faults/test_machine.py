@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import json
 import os
 import subprocess
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ import synthetic
 from headstrong import program
 from headstrong.jobs import to_dict
 from headstrong.refusals import refusal
+from job_files import job_file
 from small_disks import small_disk
 
 TOLD = {
@@ -88,6 +88,7 @@ def fill(place: Path, room: int) -> Path:
 SETTINGS = {"source": "rooms", "size": [32, 32], "count": 8, "antialias": 1, "seed": 3}
 MODEL = "combinations-resnet18-sd"
 SHOWN = {"family": "pgd", "norm": "linf", "epsilon": "8/255", "steps": 25}
+LOOK = {"formats": ["png", "svg"], "dpi": 40, "width": 7.0}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def made(tmp_path_factory):
     """What the stages below begin with."""
     folder = tmp_path_factory.mktemp("made")
     for split in ("train", "test"):
-        settings = json.dumps({**SETTINGS, "split": split})
+        settings = job_file({**SETTINGS, "split": split})
         assert script("build_data", "--settings", settings, "--output", folder / f"{split}.h5").returncode == 0
     synthetic.write_study(folder / "quick", synthetic.Study())
     return folder
@@ -137,16 +138,16 @@ def stage(name: str, made: Path) -> tuple[str, list[object]]:
     vulnerability, plan = made / "vulnerability" / "vulnerability.csv", made / "quick" / "plan.csv"
     tables = made / "tables" / "tables"
     return {
-        "build": ("build_data", ["--settings", json.dumps({**SETTINGS, "split": "test"}), "--output", "OUT/test.h5"]),
+        "build": ("build_data", ["--settings", job_file({**SETTINGS, "split": "test"}), "--output", "OUT/test.h5"]),
         "train": (
             "train_model",
-            ["--job", json.dumps(to_dict(MICRO_PLAN.training_job(MODEL))), "--data", made / "train.h5", "--weights",
+            ["--job", job_file(to_dict(MICRO_PLAN.training_job(MODEL))), "--data", made / "train.h5", "--weights",
              "OUT/m/weights.safetensors", "--history", "OUT/m/history.csv", "--work", "OUT/work",
              "--checkpoint-minutes", 0, "--device", "cpu"],
         ),
         "evaluate": (
             "evaluate_model",
-            ["--job", json.dumps(to_dict(MICRO_PLAN.evaluation_job(MODEL))), "--data", made / "test.h5", "--weights",
+            ["--job", job_file(to_dict(MICRO_PLAN.evaluation_job(MODEL))), "--data", made / "test.h5", "--weights",
              made / "train" / "m" / "weights.safetensors", "--output", "OUT/e.h5", "--device", "cpu"],
         ),
         "vulnerability": (
@@ -156,16 +157,16 @@ def stage(name: str, made: Path) -> tuple[str, list[object]]:
         "tables": (
             "make_tables",
             ["--vulnerability", vulnerability, "--plan", plan, "--settings",
-             json.dumps({**SHOWN, "bootstrap": 20, "seed": 0}), "--output", "OUT/tables"],
+             job_file({**SHOWN, "bootstrap": 20, "seed": 0}), "--output", "OUT/tables"],
         ),
         "figures": (
             "draw_figures",
-            ["--vulnerability", vulnerability, "--plan", plan, "--surrogates", tables / "surrogates.csv", "--attack",
-             json.dumps(SHOWN), "--look", '{"formats": ["png", "svg"], "dpi": 40, "width": 7.0}', "--output", "OUT/f"],
+            ["--vulnerability", vulnerability, "--plan", plan, "--surrogates", tables / "surrogates.csv",
+             "--settings", job_file({"attack": SHOWN, "chains": [], "look": LOOK}), "--output", "OUT/f"],
         ),
         "report": (
             "make_report",
-            ["--results", made / "quick", "--settings", json.dumps(MICRO_PLAN.config.model_dump()),
+            ["--results", made / "quick", "--settings", job_file(MICRO_PLAN.config.model_dump()),
              "--output", "OUT/r.html"],
         ),
     }[name]  # fmt: skip

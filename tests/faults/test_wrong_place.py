@@ -34,7 +34,7 @@ def copy(small, tmp_path):
 def test_the_program_refuses_a_file_that_another_was_copied_over(copy, kind):
     source, target = MISTAKES[kind]
     shutil.copy(copy / source, copy / target)
-    job = json.dumps(json.loads((copy / fault_study.SMALL).with_suffix(".json").read_text())["job"])
+    job = fault_study.SMALL.removesuffix(".h5") + ".json"  # a run record is as good as a job file
     line = [
         sys.executable, ROOT / "scripts/evaluate_model.py", "--job", job, "--weights", MODEL / "weights.safetensors",
         "--data", RESULTS / "data/test.h5", "--output", "out/e.h5", "--device", "cpu",
