@@ -92,7 +92,10 @@ def test_forgetting_that_cannot_be_is_one_line(settings, expected):
         ({"norm": ["l1"]}, ".norm.0"),
         ({"norm": ["l2", "l2"]}, ": norm ['l2', 'l2']: each at most once"),
         ({"epsilon": []}, ".epsilon"),
-        ({"epsilon": [8]}, ': epsilon 8: in linf it is "8/255" or a number in [0, 1]; write epsilon: ["8/255"]'),
+        (
+            {"epsilon": [8]},
+            ': epsilon 8: a radius or step in linf is "8/255" or a number in [0, 1]; write epsilon: ["8/255"]',
+        ),
         ({"epsilon": [0.1, -0.1]}, ".epsilon.1"),
         ({"epsilon": ["eight"]}, ".epsilon.0: 'eight' is not a radius; expected \"8/255\" or a number in [0, 1]"),
         ({"epsilon": [0.1, 0.1]}, ": epsilon: 25.5/255 is there twice; each at most once"),

@@ -77,7 +77,7 @@ def too_large(key: str, radii: float | Sequence[float], norms: Sequence[str], si
     listed = [radii] if isinstance(radii, int | float) else list(radii)
     grey = math.sqrt(3 * size[0] * size[1]) / 2 if len(size) > 0 else math.inf
     if "linf" in norms and max(listed) > 1:
-        why = 'in linf it is "8/255" or a number in [0, 1]'
+        why = 'a radius or step in linf is "8/255" or a number in [0, 1]'
     elif "l2" in norms and max(listed) > grey:
         why = f"in L2 {grey:.3g} turns any image of {size[0]}x{size[1]} grey, pixels are in [0, 1]"
     else:
