@@ -22,6 +22,11 @@ STORED_AXES = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # what the .npy copy
 FLOOR, WALL, BOOK = 11, 21, 1  # three of the 894 official classes
 
 
+def small(frame: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
+    """Every so many pixels of a frame, of each row and column."""
+    return {kind: array[..., ::step, ::step] for kind, array in frame.items()}
+
+
 def room(number: int) -> dict[str, np.ndarray]:
     """A floor, a wall ahead and one on the left: rgb, depth in whole millimetres, official labels, normals, 480x640."""
     ray = rays(nyuv2_layouts.FULL_SIZE, nyuv2_layouts.CAMERA)
@@ -41,9 +46,9 @@ def room(number: int) -> dict[str, np.ndarray]:
     return {"rgb": rgb, "depth": depth, "labels": labels, "normals": normals}
 
 
-def write_mat(root: Path) -> Path:
+def write_mat(root: Path, step: int = 1) -> Path:
     root.mkdir(parents=True)
-    frames = [room(number) for number in SPLITS]
+    frames = [small(room(number), step) for number in SPLITS]
     with h5py.File(root / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
         # MATLAB writes its axes the other way round.
         file["images"] = np.stack([frame["rgb"].transpose(0, 2, 1) for frame in frames])
@@ -62,15 +67,15 @@ def write_mat(root: Path) -> Path:
     return root
 
 
-def write_arrays(root: Path) -> Path:
+def write_arrays(root: Path, step: int = 1) -> Path:
     to_13 = class_table(13)
     for split, folder in (("train", "train"), ("test", "val")):
         for kind in ("image", "label", "depth", "normal"):
             (root / folder / kind).mkdir(parents=True)
         for i, number in enumerate(n for n, s in SPLITS.items() if s == split):
-            frame = {kind: array[..., *CROP] for kind, array in room(number).items()}
+            frame = small({kind: array[..., *CROP] for kind, array in room(number).items()}, step)
             stored = np.einsum("ij,jhw->hwi", STORED_AXES, frame["normals"])
-            stored[:10, :10] = 0
+            stored[: 10 // step, : 10 // step] = 0
             np.save(root / folder / "image" / f"{i}.npy", frame["rgb"].transpose(1, 2, 0) / 255)
             np.save(root / folder / "label" / f"{i}.npy", to_13[frame["labels"]].astype(float) - 1)
             np.save(root / folder / "depth" / f"{i}.npy", frame["depth"][..., None])
@@ -78,11 +83,11 @@ def write_arrays(root: Path) -> Path:
     return root
 
 
-def write_folders(root: Path) -> Path:
+def write_folders(root: Path, step: int = 1) -> Path:
     for kind in ("rgb", "depth", "label13", "label40"):
         (root / kind).mkdir(parents=True)
     for number in SPLITS:
-        frame, name = room(number), f"{number:04d}"
+        frame, name = small(room(number), step), f"{number:04d}"
         Image.fromarray(frame["rgb"].transpose(1, 2, 0)).save(root / f"rgb/{name}.jpg", quality=95)
         millimetres = np.rint(frame["depth"].astype(np.float64) * 1000).astype(np.uint16)
         Image.fromarray(millimetres).save(root / f"depth/{name}.png")

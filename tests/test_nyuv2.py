@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -218,9 +219,10 @@ def test_damaged_frame_folders(tmp_path):
             first(root)
         one_line(caught)
     Image.fromarray(np.zeros((10, 12), np.uint16)).save(depth)
-    with pytest.raises(
-        BrokenFileError, match=r"depth/0002\.png: uint16 of shape \(10, 12\), expected uint16 of 480x640"
-    ):
+    with pytest.raises(BrokenFileError, match=r"depth/0002\.png: no depth in it"):
+        first(root)
+    Image.fromarray(np.full((10, 12), 3000, np.uint16)).save(depth)
+    with pytest.raises(BrokenFileError, match=r"depth/0002\.png: 12x10 pixels, its image has 640x480"):
         first(root)
     with pytest.raises(BrokenFileError, match=r"rgb/0002\.jpg"):
         nyuv2.check(root)
@@ -257,13 +259,23 @@ def test_damaged_array_folders(tmp_path):
     with pytest.raises(BrokenFileError, match=r"train/label/1\.npy: array of shape \(5, 5\), expected \(427, 561\)"):
         list(nyuv2.samples(root, "train", SIZE))
     label.write_bytes(whole)
-    np.save(normal, np.random.default_rng(0).normal(size=(427, 561, 3)))
+    vectors = np.random.default_rng(0).normal(size=(427, 561, 3))
+    np.save(normal, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
     (root / "train/normal/1.npy").write_bytes(normal.read_bytes())
     with pytest.raises(BrokenFileError, match="not those of the depth in any axes"):
         first(root)
     normal.unlink()
     with pytest.raises(MissingDataError, match=r"train/normal/0\.npy"):
         nyuv2.check(root)
+
+
+def test_normals_of_one_frame_that_point_the_other_way_are_named(tmp_path):
+    root = write_arrays(tmp_path / "arrays", step=4)
+    for kind in ("image", "label", "depth", "normal"):
+        shutil.copy(root / f"train/{kind}/0.npy", root / f"train/{kind}/2.npy")
+    np.save(root / "train/normal/1.npy", -np.load(root / "train/normal/1.npy"))
+    with pytest.raises(BrokenFileError, match=r"normal/1\.npy: normals that are not those of the depth \(mean"):
+        list(nyuv2.samples(root, "train", SIZE))
 
 
 def test_damaged_mat(tmp_path):

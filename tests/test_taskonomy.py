@@ -263,11 +263,11 @@ def test_a_label_cut_anywhere_is_named_and_never_read_as_another(tmp_path):
     [
         ("depth_zbuffer", np.zeros(SIZE, np.uint8), "mode L, expected 16-bit grey"),
         ("edge_texture", np.zeros((*SIZE, 3), np.uint8), "mode RGB, expected 16-bit grey"),
-        ("normal", np.zeros(SIZE, np.uint8), "mode L, expected colour"),
-        ("segment_semantic", np.zeros((*SIZE, 3), np.uint8), "mode RGB, expected labels"),
-        ("segment_semantic", np.full(SIZE, 18, np.uint8), "label 18, expected 0..17"),
-        ("semantic", np.zeros(SIZE, np.uint8), "mode L, expected colour"),
-        ("semantic", np.full((*SIZE, 3), 62, np.uint8), "class 62 in red, expected 0..61, or 255"),
+        ("normal", np.zeros(SIZE, np.uint8), "mode L, expected 8-bit colour"),
+        ("segment_semantic", np.zeros((*SIZE, 3), np.uint8), "mode RGB, expected 8-bit grey"),
+        ("segment_semantic", np.full(SIZE, 18, np.uint8), "class 18, expected 0..17"),
+        ("semantic", np.zeros(SIZE, np.uint8), "mode L, expected 8-bit colour"),
+        ("semantic", np.full((*SIZE, 3), 62, np.uint8), "class 62, expected 0..61 in red, or 255"),
     ],
 )
 def test_an_image_of_another_kind_is_refused(tmp_path, domain, array, said):

@@ -12,6 +12,7 @@ from headstrong.data import taskonomy, verification
 from nyuv2_folders import write_arrays, write_folders, write_mat
 from official_folders import replace_line
 from real_folders import real_folder
+from taskonomy_folders import coded_normals
 
 
 def faults(dataset, root, **settings):
@@ -134,7 +135,7 @@ def test_what_is_wrong_in_folders_of_arrays(layout):
     np.save(root / "train" / "depth" / "7.npy", np.zeros(3))
     found = faults("nyuv2", root)
     for file, said in {
-        "val/normal/0.npy": "not of unit length",
+        "val/normal/0.npy": "stored as (n + 1) / 2?",
         "train/normal/1.npy": "lengths 2.00 to 2.00",
         "val/depth/0.npy": "in other units?",
         "train/label/1.npy": "class 13, expected -1..12",
@@ -158,10 +159,9 @@ def test_what_is_wrong_in_the_official_file(layout):
         file["labels"][1] = 895
         file["depths"][2] = 30.0
     found = faults("nyuv2", root)
-    assert found == {
-        path.name: ("broken", "frame 0002 has class 895, expected 0..894"),
-        f"{path.name}: frame 0003": ("broken", "depth up to 30 m, expected 0.5 to 10.04 m; in other units?"),
-    }
+    assert {*found} == {path.name}
+    assert "frame 0002: class 895, expected 0..894" in found[path.name][1]
+    assert "frame 0003: depth up to 30 m, expected a farthest point at 1.05 to 10.04 m" in found[path.name][1]
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
@@ -192,10 +192,8 @@ def view_images(seed):
     rng = np.random.default_rng(seed)
     deep = {letter: rng.integers(0, 65536, SIZE, dtype=np.uint16) for letter in "kKeEdD"}
     colour = {letter: rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for letter in ("rgb", "p")}
-    normals = rng.standard_normal((*SIZE, 3))
-    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    normals = coded_normals(rng, SIZE)
     normals[:2] = 0
-    normals = np.rint((normals + 1) * 127.5).astype(np.uint8)
     grey = {"r": rng.integers(0, 256, SIZE, dtype=np.uint8), "s": rng.integers(0, 18, SIZE, dtype=np.uint8)}
     return {**deep, **colour, **grey, "n": normals}
 
@@ -203,7 +201,7 @@ def view_images(seed):
 def write_view(root, layout, building, point):
     """{letter: path} of a view written in a layout."""
     paths = {}
-    for letter, pixels in view_images(point).items():
+    for letter, pixels in view_images(point + len(building)).items():
         domain = taskonomy.DOMAINS[letter][0]
         path = root / layout.format(domain=domain, building=building) / f"point_{point}_view_0_domain_{domain}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +212,7 @@ def write_view(root, layout, building, point):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_of_taskonomy_is_recognised_and_whole(tmp_path, layout):
-    buildings = ["allen", "beech"] if "building" in layout else [""]
+    buildings = ["allen", "birch tree"] if "building" in layout else [""]
     for building in buildings:
         for point in (3, 1200):
             write_view(tmp_path, layout, building, point)
@@ -249,7 +247,7 @@ def test_what_is_wrong_in_taskonomy(tmp_path):
         one["s"]: ("broken", "expected 8-bit grey"),
         one["n"]: ("broken", "not of unit length"),
         one["K"]: ("broken", "20x8 pixels, its image has 20x16"),
-        two["s"]: ("broken", "label 18, expected 0..17"),
+        two["s"]: ("broken", "class 18, expected 0..17"),
         two["r"]: ("missing", "no such file"),
         two["E"]: ("broken", "a link to nowhere"),
         two["e"]: ("broken", "an empty file"),
@@ -287,6 +285,15 @@ def test_the_buildings_of_an_official_list_are_counted(tmp_path):
     assert (verdict.counts[-1].found, verdict.counts[-1].official) == (1, 2)
     path.write_text("id,train,val,test\nallen,1,1,0\n")
     assert [one.kind for one in verification.verify("taskonomy", tmp_path).faults] == ["broken"]
+
+
+def test_one_picture_in_two_splits_is_found(layout, tmp_path):
+    root = layout("png")
+    shutil.copy(root / "rgb" / "0002.jpg", root / "rgb" / "0003.jpg")
+    assert "the same picture as rgb/0002.jpg" in faults("nyuv2", root)["rgb/0003.jpg"][1]
+    one, other = (write_view(tmp_path / "views", LAYOUTS[0], "allen", point) for point in (1, 1300))
+    shutil.copy(one["rgb"], other["rgb"])
+    assert [*faults("taskonomy", tmp_path / "views")] == [other["rgb"].relative_to(tmp_path / "views").as_posix()]
 
 
 @pytest.mark.parametrize("letter", ["rgb", "d", "n"])

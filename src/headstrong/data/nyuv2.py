@@ -10,6 +10,7 @@ filter; D, r, k, e and E are derived at the size asked for, because they belong 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -24,10 +25,12 @@ from scipy.ndimage import median_filter
 
 from headstrong.data import labels
 from headstrong.data.cameras import Intrinsics, rays
+from headstrong.data.duplicates import in_two_splits, listed_twice, same_picture, twice
 from headstrong.data.nyuv2_layouts import SPLITS, ArrayFolders, Frame, Layout, class_names, cut, detect
 from headstrong.data.ordered import in_order
 from headstrong.data.renderings import by_magnitude
-from headstrong.errors import BrokenFileError
+from headstrong.data.value_rules import agreement_fault, refuse
+from headstrong.errors import BrokenFileError, MissingDataError
 
 __all__ = ["check", "class_names", "count", "samples"]
 
@@ -57,7 +60,8 @@ def samples(
     """
     class_names(classes)
     layout = detect(Path(root))
-    axes = _axes_of_normals(layout) if isinstance(layout, ArrayFolders) else None
+    check_splits(layout)
+    axes = axes_of_normals(layout) if isinstance(layout, ArrayFolders) else None
     work = partial(_sample, layout, size=size, classes=classes, axes=axes)
     return in_order(work, layout.names(split)[:limit][first:], processes)
 
@@ -71,22 +75,45 @@ def check(root: Path) -> str:
     """Look whether everything is there and of the right shape; a line about it, or the error that `samples` raises."""
     layout = detect(Path(root))
     layout.check()
+    check_splits(layout)
     if isinstance(layout, ArrayFolders):
-        check_normals(layout)
+        axes_of_normals(layout)
     sizes = [f"{len(layout.names(split))} {split}" for split in SPLITS]
     return f"NYUv2 as {layout.title} in {root}: {' and '.join(sizes)} frames"
 
 
+def check_splits(layout: Layout) -> None:
+    """BrokenFileError for a frame that is listed twice, and for one picture in both splits."""
+    splits: dict[str, list[str]] = {}
+    for split in SPLITS:
+        with contextlib.suppress(MissingDataError):  # raised where the split is asked for
+            splits[split] = layout.names(split)
+    for name, one, other in listed_twice(splits):
+        raise BrokenFileError(f"{layout.root}: {twice(name, one, other)}; remove one of the two")
+    for one, other in in_two_splits(splits, layout.looks()):
+        raise BrokenFileError(f"{layout.place(other)}: {same_picture(layout.place(one))}; remove one of the two")
+
+
+class Stored(NamedTuple):
+    """Stored normals: the axes that they are in, as `axes_of_normals` gives them, and the file of a frame's."""
+
+    axes: Axes
+    path: Path
+
+
 def _sample(layout: Layout, name: str, size: tuple[int, int], classes: int, axes: Axes | None) -> tuple[str, Raw]:
-    return name, _label(layout.read(name, classes), size, axes)
+    stored = None
+    if axes is not None and isinstance(layout, ArrayFolders):
+        stored = Stored(axes, layout.path(name, "normal"))
+    return name, _label(layout.read(name, classes), size, stored)
 
 
-def _label(frame: Frame, size: tuple[int, int], axes: Axes | None) -> Raw:
+def _label(frame: Frame, size: tuple[int, int], stored: Stored | None) -> Raw:
     """The raw sample of one frame at `size`."""
     window = Window.covering(frame.depth.shape, size)
-    whole = max(1, int(min(min(frame.depth.shape[a] / WORKING_SIZE[a] for a in (0, 1)), window.step)))
+    whole = _shrinks(frame, window.step)
     working = _shrunk(frame, whole)
-    surface = _surface(working, axes)
+    surface = _surface(working, stored)
     pick = _Pick(working.depth, Window(window.top / whole, window.left / whole, window.step / whole), size)
     target = {
         "rgb": _colour(frame.rgb, window, size),
@@ -99,16 +126,37 @@ def _label(frame: Frame, size: tuple[int, int], axes: Axes | None) -> Raw:
     return labels.derive(target, cut(frame.camera, window.top, window.left).scaled(1 / window.step))
 
 
-def _surface(frame: Frame, axes: Axes | None) -> Raw:
+def check_normals(frame: Frame, stored: Stored) -> None:
+    """BrokenFileError, naming the file, where the stored normals of a frame are not those of its depth."""
+    _normals(_shrunk(frame, _shrinks(frame, math.inf)), stored)
+
+
+def _shrinks(frame: Frame, step: float) -> int:
+    """By which whole number a frame becomes its working image. step: pixels of the frame to one that is asked for."""
+    return max(1, int(min(min(frame.depth.shape[a] / WORKING_SIZE[a] for a in (0, 1)), step)))
+
+
+def _surface(frame: Frame, stored: Stored | None) -> Raw:
     """n, p and K at the frame's own size; normals as stored, where there are some."""
-    raw: Raw = {"rgb": frame.rgb.transpose(2, 0, 1), "d": frame.depth}
-    normals = _facing(_without_specks(_derived(raw, frame.camera, "n")["n"]), frame.camera)
-    if frame.normals is not None and axes is not None:
-        stored = np.einsum("ij,jhw->ihw", axes, frame.normals.transpose(2, 0, 1))
-        normals = np.where((stored**2).sum(axis=0) > 1e-6, _facing(stored, frame.camera), normals)
-    surface = _derived({**raw, "n": normals}, frame.camera, "npK")
+    raw: Raw = {"rgb": frame.rgb.transpose(2, 0, 1), "d": frame.depth, "n": _normals(frame, stored)}
+    surface = _derived(raw, frame.camera, "npK")
     # The median of each curvature, not of whichever was the larger at a pixel.
     return {**surface, "p": by_magnitude(_without_specks(np.sort(surface["p"], axis=0))).astype(np.float32)}
+
+
+def _normals(frame: Frame, stored: Stored | None) -> NDArray[np.float32]:
+    """Normals (3, H, W): as stored, where there are some, else those of the depth. BrokenFileError, naming the file,
+    where the two do not agree."""
+    raw: Raw = {"rgb": frame.rgb.transpose(2, 0, 1), "d": frame.depth}
+    derived = _facing(_without_specks(_derived(raw, frame.camera, "n")["n"]), frame.camera)
+    if frame.normals is None or stored is None:
+        return derived
+    found = np.einsum("ij,jhw->ihw", stored.axes, frame.normals.transpose(2, 0, 1))
+    there = (found**2).sum(axis=0) > 1e-6
+    both = there & (frame.depth > 0)
+    if both.any():
+        refuse(stored.path, agreement_fault(float((found * derived).sum(axis=0)[both].mean())))
+    return np.where(there, _facing(found, frame.camera), derived)
 
 
 def _derived(raw: Raw, camera: Intrinsics, letters: str) -> Raw:
@@ -137,32 +185,28 @@ def _facing(normals: NDArray[np.float32], camera: Intrinsics) -> NDArray[np.floa
     return np.where(length > 1e-6, normals / np.maximum(length, 1e-6), -ray).astype(np.float32)
 
 
-def check_normals(layout: ArrayFolders) -> None:
-    """BrokenFileError where the stored normals are not those of the depth, in any axes."""
-    _axes_of_normals(layout)
-
-
-def _axes_of_normals(layout: ArrayFolders) -> Axes:
+def axes_of_normals(layout: ArrayFolders) -> Axes:
     """The rotation or reflection (3, 3) that takes stored normals to camera axes: one axis each, up to sign.
 
     Of the 48 there are, the one that agrees best with normals derived from the depth of the first training frames.
     BrokenFileError when none agrees.
     """
-    together, pixels = np.zeros((3, 3)), 0
+    frames: list[NDArray[np.float64]] = []
     for name in layout.names("train")[:_FRAMES_FOR_AXES]:
         frame = layout.read(name, 13)
         stored = frame.normals.reshape(-1, 3).T.astype(np.float64) if frame.normals is not None else np.zeros((3, 0))
-        derived = _surface(frame, None)["n"].reshape(3, -1).astype(np.float64)
+        derived = _normals(frame, None).reshape(3, -1).astype(np.float64)
         known = (np.linalg.norm(stored, axis=0) > 0.5) & (frame.depth.ravel() > 0)
-        together += derived[:, known] @ stored[:, known].T
-        pixels += int(known.sum())
+        if known.any():
+            frames.append(derived[:, known] @ stored[:, known].T / int(known.sum()))
     every = [
         np.eye(3)[list(order)] * np.array(signs)[:, None]
         for order in itertools.permutations(range(3))
         for signs in itertools.product((1, -1), repeat=3)
     ]
-    best = max(every, key=lambda axes: float((axes * together).sum()))
-    agreement = float((best * together).sum()) / max(1, pixels)
+    best = max(every, key=lambda axes: float(sum((axes * frame).sum() for frame in frames)))
+    # One frame alone that disagrees is named where it is read.
+    agreement = float(np.median([(best * frame).sum() for frame in frames])) if frames else 1.0
     if agreement < _AGREEMENT:
         raise BrokenFileError(
             f"{layout.root}: the stored normals are not those of the depth in any axes (mean cosine {agreement:.2f}, "

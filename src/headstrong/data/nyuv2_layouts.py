@@ -12,7 +12,9 @@ is not published, so this one is taken for its camera.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import hashlib
+import io
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,8 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstrong.data.cameras import Intrinsics
-from headstrong.data.image_errors import UNREADABLE, reason
-from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+from headstrong.data.duplicates import FILES
+from headstrong.data.image_errors import UNREADABLE, cut_short, reason
+from headstrong.data.value_rules import class_fault, colour_fault, depth_fault, normal_fault, refuse, size_faults
+from headstrong.errors import BrokenFileError, ConfigError, MissingDataError, UserError
 
 SPLITS = ("train", "test")
 FULL_SIZE = (480, 640)
@@ -64,10 +68,16 @@ class Layout(Protocol):
         """
 
     def read(self, name: str, classes: int) -> Frame:
-        """One frame with 13 or 40 classes, labels 0 = unlabelled.
+        """One frame with 13 or 40 classes, labels 0 = unlabelled; its values keep the rules of `value_rules`.
 
         Raises MissingDataError or BrokenFileError, naming the file, and ConfigError for classes it has not got.
         """
+
+    def place(self, name: str) -> str:
+        """Where the picture of a frame is, for messages."""
+
+    def looks(self) -> Sequence[Callable[[str], Hashable]]:
+        """What tells the picture of one frame from another, as `duplicates.in_two_splits` asks for it."""
 
     def check(self) -> None:
         """Raise what `names` and `read` raise unless everything is there; not every value is looked at."""
@@ -129,8 +139,8 @@ class LabelledMat:
 
         try:
             numbers = np.sort(matlab.loadmat(official)[f"{split}Ndxs"].ravel().astype(int))
-        except (OSError, ValueError, KeyError, TypeError, NotImplementedError, matlab.MatReadError) as error:
-            raise BrokenFileError(f"{official}: no {split}Ndxs in it ({error}); get it again") from error
+        except (*UNREADABLE, KeyError, NotImplementedError, matlab.MatReadError) as error:
+            raise BrokenFileError(f"{official}: no {split}Ndxs in it ({reason(error)}); get it again") from error
         return [f"{number:04d}" for number in numbers]
 
     def read(self, name: str, classes: int) -> Frame:
@@ -141,10 +151,27 @@ class LabelledMat:
             rgb, depth, official = (file[key][row] for key in ("images", "depths", "labels"))
         except (OSError, KeyError, ValueError, IndexError) as error:
             raise BrokenFileError(f"{self.path}: frame {name} cannot be read ({error}); get it again") from error
-        if official.max() > len(_class_table()):
-            raise BrokenFileError(f"{self.path}: frame {name} has class {official.max()}, expected 0..894")
-        labelled = _to_classes(classes)[official.T]
+        if rgb.dtype != np.uint8:
+            raise BrokenFileError(f"{self.path}: images of {rgb.dtype}, expected uint8; get it again")
+        refuse(f"{self.path}: frame {name}", class_fault(official, 0, len(_class_table())))
+        refuse(f"{self.path}: frame {name}", depth_fault(depth))
+        labelled = _to_classes(classes)[official.T.astype(np.int64)]
         return cropped(rgb.transpose(2, 1, 0), depth.T, labelled, f"{self.path}: frame {name}")
+
+    def place(self, name: str) -> str:
+        """As `Layout.place`."""
+        return f"{self.path}: frame {name}"
+
+    def looks(self) -> Sequence[Callable[[str], Hashable]]:
+        """As `Layout.looks`: one line of pixels, then all of them."""
+        return tuple(partial(_known, self._pixels, part=part) for part in (np.s_[0, 0], np.s_[:]))
+
+    def _pixels(self, name: str, part: Any) -> bytes:
+        try:
+            found: bytes = _open_mat(self.path)["images"][int(name) - 1][part].tobytes()
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise BrokenFileError(f"{self.path}: frame {name} cannot be read ({error}); get it again") from error
+        return found
 
     def check(self) -> None:
         """As `Layout.check`: arrays, their number of frames, and the names of the classes."""
@@ -153,12 +180,7 @@ class LabelledMat:
         for key, axes in (("images", 4), ("depths", 3), ("labels", 3)):
             if key not in file or file[key].ndim != axes or len(file[key]) < highest:
                 raise BrokenFileError(f"{self.path}: no {key} of {highest} frames in it; get it again")
-        try:
-            names = [file[link][:].ravel() for link in file["names"][:].ravel()] if "names" in file else []
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise BrokenFileError(f"{self.path}: its names cannot be read ({reason(error)}); get it again") from error
-        for row, letters in zip(_class_table(), names, strict=False):
-            found = "".join(map(chr, letters))
+        for row, found in zip(_class_table(), _texts(self.path, "names"), strict=False):
             if found != row["name894"]:
                 raise BrokenFileError(f"{self.path}: class {row['label894']} is {found}, expected {row['name894']}")
 
@@ -169,6 +191,16 @@ def _open_mat(path: Path) -> h5py.File:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
         raise BrokenFileError(f"{path}: truncated or not a MATLAB 7.3 file ({error}); get it again") from error
+
+
+def _texts(path: Path, key: str) -> list[str]:
+    """A cell array of texts of the official file; none where it is absent. BrokenFileError where it is damaged."""
+    file = _open_mat(path)
+    try:
+        letters = [file[link][:].ravel() for link in file[key][:].ravel()] if key in file else []
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise BrokenFileError(f"{path}: its {key} cannot be read ({reason(error)}); get it again") from error
+    return ["".join(map(chr, text)) for text in letters]
 
 
 @dataclass(frozen=True)
@@ -194,14 +226,17 @@ class ArrayFolders:
         """As `Layout.read`: 13 classes only, with normals in the axes they are stored in."""
         if classes != 13:
             raise ConfigError(f"nyuv2: classes is {classes}, but {self.title} in {self.root} know 13 only")
-        image, label, depth, normal = (self.array(name, key) for key in self.kinds)
-        height, width = label.shape
+        return self.frame({key: self.array(name, key) for key in self.kinds})
+
+    def frame(self, arrays: Mapping[str, NDArray[Any]]) -> Frame:
+        """The frame of what `array` gives for each kind."""
+        height, width = arrays["label"].shape
         whole = cut(CAMERA, CROP[0], CROP[2])
         return Frame(
-            np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8),
-            _metres(depth[..., 0]),
-            (label + 1).astype(np.uint8),
-            normal.astype(np.float32),
+            np.rint(np.clip(arrays["image"], 0, 1) * 255).astype(np.uint8),
+            _metres(arrays["depth"][..., 0]),
+            (arrays["label"] + 1).astype(np.uint8),
+            arrays["normal"].astype(np.float32),
             whole.scaled(width / (CROP[3] - CROP[2]), height / (CROP[1] - CROP[0])),
         )
 
@@ -218,21 +253,50 @@ class ArrayFolders:
         return self.root / folder / key / f"{number}.npy"
 
     def array(self, name: str, key: str, mode: Any = None) -> NDArray[Any]:
-        """One array of a frame; BrokenFileError for another shape than its image's, or a class there is not.
+        """One array of a frame; BrokenFileError for another shape than its image's, or values that cannot be.
 
         Raises MissingDataError where there is no file.
         mode: as for np.load; values are looked at only where it is None.
         """
         path = self.path(name, key)
         array = _read(path, partial(np.load, mmap_mode=mode))
-        height, width = _read(self.path(name, "image"), partial(np.load, mmap_mode="r")).shape[:2]
-        shape = {"label": (height, width), "depth": (height, width, 1)}.get(key, (height, width, 3))
+        size = _read(self.path(name, "image"), partial(np.load, mmap_mode="r")).shape[:2]
+        shape = {"label": size, "depth": (*size, 1)}.get(key, (*size, 3))
         if array.shape != shape:
             raise BrokenFileError(f"{path}: array of shape {array.shape}, expected {shape}; get it again")
-        if key == "label" and mode is None and not (array.min() >= -1 and array.max() < 13):
-            outside = array.min() if array.min() < -1 else array.max()
-            raise BrokenFileError(f"{path}: class {outside:g}, expected -1..12")
+        if array.dtype.kind not in "fiu":
+            raise BrokenFileError(f"{path}: array of {array.dtype}, expected numbers; get it again")
+        if mode is None:
+            refuse(path, _ARRAY_RULES[key](array))
         return array
+
+    def place(self, name: str) -> str:
+        """As `Layout.place`."""
+        return str(self.path(name, "image"))
+
+    def looks(self) -> Sequence[Callable[[str], Hashable]]:
+        """As `Layout.looks`: colours here and there, then all of them; the type of the numbers makes no difference."""
+        return tuple(partial(_known, self._pixels, part=part) for part in (np.s_[::61, ::67], np.s_[:]))
+
+    def _pixels(self, name: str, part: Any) -> bytes:
+        image = _read(self.path(name, "image"), partial(np.load, mmap_mode="r"))
+        return hashlib.sha256(np.rint(image[part] * 255.0).astype(np.float32).tobytes()).digest()
+
+
+_ARRAY_RULES: dict[str, Callable[[NDArray[Any]], str | None]] = {
+    "image": colour_fault,
+    "label": partial(class_fault, low=-1, high=12),
+    "depth": depth_fault,
+    "normal": normal_fault,
+}
+
+
+def _known(look: Callable[..., Hashable], name: str, part: Any) -> Hashable:
+    """What a look sees of a frame; of one that cannot be read, its name: it is told of where its turn comes."""
+    try:
+        return look(name, part)
+    except UserError:
+        return name
 
 
 @dataclass(frozen=True)
@@ -249,14 +313,11 @@ class FrameFolders:
 
     def read(self, name: str, classes: int) -> Frame:
         """As `Layout.read`: cropped, without normals."""
-        rgb, depth, labelled = (self.image(name, kind) for kind in ("rgb", "depth", f"label{classes}"))
-        for kind, array in (("depth", depth), (f"label{classes}", labelled)):
-            if array.shape[:2] != rgb.shape[:2]:
-                height, width = rgb.shape[:2]
-                raise BrokenFileError(
-                    f"{self.path(name, kind)}: {array.dtype} of shape {array.shape}, expected {array.dtype} "
-                    f"of {height}x{width} pixels; get it again"
-                )
+        kinds = ("rgb", "depth", f"label{classes}")
+        pixels = {kind: self.image(name, kind) for kind in kinds}
+        for kind, fault in size_faults(pixels, "rgb").items():
+            refuse(self.path(name, kind), fault)
+        rgb, depth, labelled = pixels.values()
         return cropped(rgb, depth / np.float32(1000), labelled, str(self.path(name, "rgb")))
 
     def check(self) -> None:
@@ -268,7 +329,7 @@ class FrameFolders:
                     raise BrokenFileError(f"{self.path(name, 'rgb')}: not of the size of its depth and labels")
 
     def image(self, name: str, kind: str) -> NDArray[Any]:
-        """The pixels of one image of a frame, of any size; BrokenFileError for another type, or a class there is not.
+        """The pixels of one image of a frame, of any size; BrokenFileError for another type, or values that cannot be.
 
         Raises MissingDataError where there is no file.
         kind: rgb, uint8 (H, W, 3); depth, uint16 (H, W) millimetres; label13 or label40, uint8 (H, W) from 0.
@@ -280,10 +341,22 @@ class FrameFolders:
             raise BrokenFileError(
                 f"{path}: {pixels.dtype} of shape {pixels.shape}, expected {kinds.__name__} with {axes} axes"
             )
-        classes = int(kind.removeprefix("label")) if kind.startswith("label") else 255
-        if kind != "depth" and pixels.max() > classes:
-            raise BrokenFileError(f"{path}: class {pixels.max()}, expected 0..{classes}; get it again")
+        if kind == "depth":
+            refuse(path, depth_fault(pixels / np.float32(1000)))
+        elif kind != "rgb":
+            refuse(path, class_fault(pixels, 0, int(kind.removeprefix("label"))))
         return pixels
+
+    def place(self, name: str) -> str:
+        """As `Layout.place`."""
+        return str(self.path(name, "rgb"))
+
+    def looks(self) -> Sequence[Callable[[str], Hashable]]:
+        """As `Layout.looks`: those of files."""
+        return tuple(partial(self._file_look, look) for look in FILES)
+
+    def _file_look(self, look: Callable[[Path], Hashable], name: str) -> Hashable:
+        return look(self.path(name, "rgb"))
 
     def path(self, name: str, kind: str) -> Path:
         """The file of one image of a frame."""
@@ -313,8 +386,10 @@ def _read(path: Path, load: Callable[[Path], Any]) -> Any:
 
 
 def _pixels(path: Path) -> NDArray[Any]:
-    with Image.open(path) as image:
+    whole = path.read_bytes()
+    with Image.open(io.BytesIO(whole)) as image:
         pixels = np.asarray(image)
+    refuse(path, cut_short(whole))
     # Pillow gives 16-bit images as int32 in some of its versions.
     return pixels.astype(np.uint16) if pixels.dtype == np.int32 and pixels.max() < 65536 else pixels
 

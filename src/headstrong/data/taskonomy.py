@@ -11,8 +11,6 @@ left out.
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,9 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstrong.data.image_errors import UNREADABLE, cut_short, reason
 from headstrong.data.ordered import in_order
 from headstrong.data.renderings import nearest
 from headstrong.data.taskonomy_views import DOMAINS, LABELS, View, choose
+from headstrong.data.value_rules import (
+    TASKONOMY_FARTHEST,
+    class_fault,
+    depth_fault,
+    normal_fault,
+    refuse,
+    size_faults,
+)
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.tasks import DEPTH_INVALID_FROM, DEPTH_UNITS_PER_METRE, decode_curvature
 
@@ -34,7 +41,6 @@ Raw = dict[str, NDArray[Any] | None]
 
 SIXTEEN_BIT = "kKeE"
 SPLITS = ("train", "test")
-PNG_END = 64  # bytes among which the last chunk of a PNG begins
 # Classes of COCO by coco_selected_classes.txt of the authors' repository; class 0 is background and uncertain together
 _OBJECTS = (
     "bottle", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
@@ -46,9 +52,19 @@ _CLASSES = len(_OBJECTS)
 _NUMBERS = (21, *range(38, 45), *range(50, 58))  # of the objects above
 _LAST_NUMBER, _UNLABELLED = 61, 255
 # Colour types of the PNG files, by what is read from them: another type would be read as other numbers.
-_TYPES = {"colour": ("RGB", "RGBA"), "grey": ("L", "LA", "RGB", "RGBA"), "labels": ("L", "P"), "16-bit grey": ("I",)}
-# What Pillow's decoders raise on damaged files, besides its own.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_TYPES = {
+    "8-bit colour": ("RGB", "RGBA"),
+    "8-bit grey or colour": ("L", "LA", "RGB", "RGBA"),
+    "8-bit grey": ("L", "P"),
+    "16-bit grey": ("I",),
+}
+_TYPE_OF = {
+    "rgb": "8-bit colour",
+    "n": "8-bit colour",
+    "p": "8-bit colour",
+    "r": "8-bit grey or colour",
+    "s": "8-bit grey",
+}
 
 
 def class_names(classes: int = _CLASSES) -> list[str]:
@@ -118,9 +134,14 @@ def read_frame(root: Path, view: View, size: tuple[int, int]) -> Raw:
     Raises MissingDataError where an image of the view is gone, BrokenFileError where one is not what it should be.
     """
     found: Raw = dict.fromkeys(LABELS)
-    found["rgb"] = _picture(view.path(root, "rgb"), size)
+    image = opened(view.path(root, "rgb"), "rgb")
+    found["rgb"], colour = _resized(image, size), np.asarray(image)
     for letter in view.letters:
-        found[letter] = _label(letter, view.path(root, letter), size)
+        path = view.path(root, letter)
+        pixels = np.asarray(opened(path, letter))
+        refuse(path, size_faults({"rgb": colour, letter: pixels}, "rgb").get(letter))
+        refuse(path, value_fault(letter, path, pixels))
+        found[letter] = _label(letter, _nearest(pixels, size))
     # A hole in either depth is one in both, as both come from one scan; the masks of all tasks follow.
     z, euclidean = found["d"], found["D"]
     if z is not None and euclidean is not None:
@@ -129,21 +150,37 @@ def read_frame(root: Path, view: View, size: tuple[int, int]) -> Raw:
     return found
 
 
-def _label(letter: str, path: Path, size: tuple[int, int]) -> NDArray[Any]:
+def value_fault(letter: str, path: Path, pixels: NDArray[Any]) -> str | None:
+    """What is wrong with the pixels (H, W) or (H, W, 3) of one domain, by the rules of `value_rules`."""
     if letter == "s":
-        labels = _nearest(path, size, "colour" if in_colour(path) else "labels")
-        fault = class_fault(path, labels)
-        if fault is not None:
-            raise BrokenFileError(f"{path}: {fault}; get it again")
-        return _semantic(labels[..., 0]) if in_colour(path) else (np.maximum(labels, 1) - 1).astype(np.uint8)
+        return _class_fault(path, pixels)
     if letter in "dD":
-        units = _nearest(path, size, "16-bit grey")
-        return np.where(units < DEPTH_INVALID_FROM, units / DEPTH_UNITS_PER_METRE, 0).astype(np.float32)
+        # A view that sees nothing but holes has codes of holes; 0 is nearer than any camera sees.
+        return None if pixels.min() >= DEPTH_INVALID_FROM else depth_fault(_metres(pixels), TASKONOMY_FARTHEST)
+    if letter == "n":
+        vectors = pixels / 127.5 - 1
+        vectors[~pixels.any(axis=-1)] = 0  # black: none
+        return normal_fault(vectors)
+    return None
+
+
+def _metres(units: NDArray[Any]) -> NDArray[np.float32]:
+    return np.where(units < DEPTH_INVALID_FROM, units / DEPTH_UNITS_PER_METRE, 0).astype(np.float32)
+
+
+def _label(letter: str, pixels: NDArray[Any]) -> NDArray[Any]:
+    """The raw label of one domain from its pixels (H, W) or (H, W, 3)."""
+    if letter == "s" and pixels.ndim == 3:  # `in_colour`
+        return _semantic(pixels[..., 0])
+    if letter == "s":
+        return (np.maximum(pixels.astype(np.int64), 1) - 1).astype(np.uint8)
+    if letter in "dD":
+        return _metres(pixels)
     if letter in SIXTEEN_BIT:
-        return (_nearest(path, size, "16-bit grey") / 65535).astype(np.float32)
+        return (pixels / 65535).astype(np.float32)
     if letter == "r":
-        return (_nearest(path, size, "grey") / 255).astype(np.float32)
-    colour = _nearest(path, size, "colour").transpose(2, 0, 1)
+        return (pixels / 255).astype(np.float32)
+    colour = pixels.transpose(2, 0, 1)
     if letter == "n":
         return (colour / 127.5 - 1).astype(np.float32)
     return decode_curvature(colour[:2])
@@ -154,14 +191,12 @@ def in_colour(path: Path) -> bool:
     return path.stem.endswith("_domain_semantic")
 
 
-def class_fault(path: Path, pixels: NDArray[Any]) -> str | None:
+def _class_fault(path: Path, pixels: NDArray[Any]) -> str | None:
     """What is wrong with the numbers of a segmentation, (H, W), or (H, W, 3) where it is `in_colour`."""
     if not in_colour(path):
-        return f"label {pixels.max()}, expected 0..{_CLASSES + 1}" if pixels.max() > _CLASSES + 1 else None
-    known = pixels[..., 0][pixels[..., 0] != _UNLABELLED]
-    if known.size and known.max() > _LAST_NUMBER:
-        return f"class {known.max()} in red, expected 0..{_LAST_NUMBER}, or {_UNLABELLED} where there is no label"
-    return None
+        return class_fault(pixels, 0, _CLASSES + 1)
+    fault = class_fault(pixels[..., 0][pixels[..., 0] != _UNLABELLED], 0, _LAST_NUMBER)
+    return fault and f"{fault} in red, or {_UNLABELLED} where there is no label"
 
 
 def _semantic(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -171,39 +206,40 @@ def _semantic(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return classes[numbers]
 
 
-def _picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    image = _opened(path, "colour")
+def _resized(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     if (image.height, image.width) != size:
         image = image.resize((size[1], size[0]), Image.Resampling.BOX)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _nearest(path: Path, size: tuple[int, int], kind: str) -> NDArray[Any]:
+def _nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """A label image (H, W) or (H, W, 3) at `size`, by the nearest pixel: nothing is mixed across an edge."""
-    array = np.asarray(_opened(path, kind))
     if array.shape[:2] == size:
         return array
     return array[nearest(array.shape[0], size[0])][:, nearest(array.shape[1], size[1])]
 
 
-def _opened(path: Path, kind: str) -> Image.Image:
-    """A whole image of one of the kinds in _TYPES; 16 bits stay 16 bits, and class numbers class numbers."""
+def opened(path: Path, letter: str) -> Image.Image:
+    """The whole image of a domain: colour without transparency, grey, or 16-bit grey and class numbers as they are.
+
+    Raises MissingDataError where there is none, BrokenFileError where it is damaged or of another type.
+    """
+    kind = "8-bit colour" if letter == "s" and in_colour(path) else _TYPE_OF.get(letter, "16-bit grey")
     try:
         whole = path.read_bytes()
         with Image.open(io.BytesIO(whole)) as image:
             image.load()
-            if image.format == "PNG" and b"IEND" not in whole[-PNG_END:]:  # Pillow does without the end of a file
-                raise EOFError("it has no end")
+            refuse(path, cut_short(whole))
             mode = "I" if image.mode.startswith("I") else image.mode
             if mode not in _TYPES[kind]:
                 raise BrokenFileError(f"{path}: a PNG of mode {image.mode}, expected {kind}; get it again")
-            if kind == "colour":
+            if kind == "8-bit colour":
                 return image.convert("RGB")
-            return image.convert("L") if kind == "grey" else image.copy()
+            return image.convert("L") if kind == "8-bit grey or colour" else image.copy()
     except FileNotFoundError as error:
         raise MissingDataError(f"{path}: no such image; get it again") from error
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except UNREADABLE as error:
+        left = "a view without colour is left out" if letter == "rgb" else "absent labels are masked"
         raise BrokenFileError(
-            f"{path}: truncated or not an image ({reason}); get it again, or remove it: absent labels are masked"
+            f"{path}: truncated or not an image ({reason(error)}); get it again, or remove it: {left}"
         ) from error

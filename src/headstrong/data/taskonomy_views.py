@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from headstrong.data.duplicates import FILES, in_two_splits, same_picture
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 
 # letter -> (the domain's folder, its name in file names), either spelling in both places
@@ -88,12 +90,24 @@ def choose(
             raise ConfigError(f"taskonomy: {key} '{value}' is unknown; choose from {', '.join(map(str, known))}")
     if split not in COLUMNS:
         raise ConfigError(f"taskonomy: split '{split}' is unknown; choose from {', '.join(COLUMNS)}")
-    views = _split(root, find(root), split, buildings, rule)
+    every = find(root)
+    views = _split(root, every, split, buildings, rule)
     if not views:
         raise MissingDataError(
             f"{root}: no view is for split '{split}'; place more of the data (docs/data.md, taskonomy)"
         )
+    splits = {split: views}
+    for name in ("train", "test"):
+        with contextlib.suppress(MissingDataError):  # raised where that split is asked for
+            splits.setdefault(name, _split(root, every, name, buildings, rule))
+    for one, other in same_pictures(root, splits):
+        raise BrokenFileError(f"{other}: {same_picture(one)}; remove one of the two")
     return _whole(root, views, split, missing)
+
+
+def same_pictures(root: Path, splits: Mapping[str, Sequence[View]]) -> list[tuple[Path, Path]]:
+    """Pairs of files with the same colour image, for two splits."""
+    return in_two_splits({split: [view.path(root, "rgb") for view in views] for split, views in splits.items()}, FILES)
 
 
 def find(root: Path) -> list[View]:

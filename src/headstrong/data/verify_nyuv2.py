@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data import nyuv2
+from headstrong.data.duplicates import in_two_splits, listed_twice, same_picture, twice
 from headstrong.data.image_errors import UNREADABLE, reason
 from headstrong.data.nyuv2_layouts import ArrayFolders, FrameFolders, LabelledMat, Layout, cropped, detect
-from headstrong.data.verify_files import cut_short, file_fault
+from headstrong.data.value_rules import size_faults
+from headstrong.data.verify_files import file_fault
 from headstrong.data.verify_findings import Count, Finding, Inventory, told
-from headstrong.data.verify_values import depth_fault, normal_fault, share_fault, sizes
 from headstrong.errors import MissingDataError, UserError
 
 NYUV2 = {"train": 795, "test": 654}
@@ -24,22 +25,21 @@ NYUV2 = {"train": 795, "test": 654}
 def look_at_nyuv2(root: Path) -> Inventory:
     """NYU Depth v2 in any of its layouts; MissingDataError where there is none."""
     layout = detect(root)
-    inventory = Inventory(root, layout.title, partial(_nyuv2_frame, layout, root), "frames")
-    split_of: dict[str, str] = {}
+    inventory = Inventory(root, layout.title, partial(_nyuv2_frame, layout, root, None), "frames")
+    splits: dict[str, list[str]] = {}
     for split, official in NYUV2.items():
         try:
-            names = layout.names(split)
+            splits[split] = layout.names(split)
         except UserError as error:
             inventory.said(error)
             continue
-        for name in names:
-            if name in split_of:
-                again = f"frame {name} is listed twice, for {split_of[name]} and {split}"
-                inventory.found("broken", root, again)
-            split_of.setdefault(name, split)
-        inventory.counts.append(Count(f"{split} frames", len(names), official))
-    inventory.items = list(split_of)
+        inventory.counts.append(Count(f"{split} frames", len(splits[split]), official))
+    for name, one, other in listed_twice(splits):
+        inventory.found("broken", root, twice(name, one, other))
+    inventory.items = list(dict.fromkeys(name for names in splits.values() for name in names))
     _nyuv2_files(inventory, layout)
+    if inventory.items:
+        _same_pictures(inventory, layout, splits)
     inventory.findings = list(dict.fromkeys(inventory.findings))  # a broken list is complained of for each split
     return inventory
 
@@ -62,35 +62,38 @@ def _nyuv2_files(inventory: Inventory, layout: Layout) -> None:
         inventory.image_folders = sorted({inventory.relative(path.parent) for path in paths})
         if isinstance(layout, ArrayFolders) and inventory.items:
             try:
-                nyuv2.check_normals(layout)
+                axes = nyuv2.axes_of_normals(layout)
             except MissingDataError:
                 pass  # told of its frame
             except UserError as error:
                 inventory.said(error)
+            else:
+                inventory.look = partial(_nyuv2_frame, layout, root, axes)
 
 
-def _nyuv2_frame(layout: Layout, root: Path, name: str) -> list[Finding]:
+def _same_pictures(inventory: Inventory, layout: Layout, splits: Mapping[str, Sequence[str]]) -> None:
+    for one, other in in_two_splits(splits, layout.looks()):
+        if one != other:  # else it is listed twice, which is told already
+            place = layout.place(one).replace(f"{inventory.root}{os.sep}", "")
+            inventory.found("broken", Path(layout.place(other)), same_picture(place))
+
+
+def _nyuv2_frame(layout: Layout, root: Path, axes: nyuv2.Axes | None, name: str) -> list[Finding]:
     if isinstance(layout, FrameFolders):
         return _images_of_frame(layout, root, name)
     if isinstance(layout, ArrayFolders):
-        return _arrays_of_frame(layout, root, name)
+        return _arrays_of_frame(layout, root, axes, name)
     try:
-        frame = layout.read(name, 13)
+        layout.read(name, 13)
     except UserError as error:
         return [told(error, root)]
-    fault = depth_fault(frame.depth)
-    return [Finding("broken", f"nyu_depth_v2_labeled.mat: frame {name}", fault)] if fault else []
+    return []
 
 
 def _images_of_frame(layout: FrameFolders, root: Path, name: str) -> list[Finding]:
     paths = {kind: layout.path(name, kind).relative_to(root).as_posix() for kind in layout.kinds}
     pixels, found = _each(root, paths, lambda kind: layout.image(name, kind))
-    found += [
-        Finding("broken", paths[kind], cut) for kind in pixels if (cut := cut_short(root / paths[kind])) is not None
-    ]
-    if "depth" in pixels and (fault := depth_fault(pixels["depth"] / np.float32(1000))):
-        found.append(Finding("broken", paths["depth"], fault))
-    found += sizes(paths, pixels, "rgb")
+    found += [Finding("broken", paths[kind], fault) for kind, fault in size_faults(pixels, "rgb").items()]
     if not found:
         try:
             cropped(pixels["rgb"], pixels["depth"], pixels["label13"], str(layout.path(name, "rgb")))
@@ -99,17 +102,14 @@ def _images_of_frame(layout: FrameFolders, root: Path, name: str) -> list[Findin
     return found
 
 
-def _arrays_of_frame(layout: ArrayFolders, root: Path, name: str) -> list[Finding]:
+def _arrays_of_frame(layout: ArrayFolders, root: Path, axes: nyuv2.Axes | None, name: str) -> list[Finding]:
     paths = {kind: layout.path(name, kind).relative_to(root).as_posix() for kind in layout.kinds}
     arrays, found = _each(root, paths, lambda kind: layout.array(name, kind))
-    looks: dict[str, Callable[[NDArray[Any]], str | None]] = {
-        "image": share_fault,
-        "depth": depth_fault,
-        "normal": normal_fault,
-    }
-    for kind, look in looks.items():
-        if kind in arrays and (fault := look(arrays[kind])) is not None:
-            found.append(Finding("broken", paths[kind], fault))
+    if not found and axes is not None:
+        try:
+            nyuv2.check_normals(layout.frame(arrays), nyuv2.Stored(axes, layout.path(name, "normal")))
+        except UserError as error:
+            found.append(told(error, root))
     return found
 
 

@@ -9,19 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from headstrong.data import taskonomy, taskonomy_views
-from headstrong.data.image_errors import UNREADABLE, reason
+from headstrong.data.duplicates import same_picture
 from headstrong.data.taskonomy_views import DOMAINS, LABELS, LAYOUTS, LISTS, View, groups, list_files, read_list
-from headstrong.data.verify_files import cut_short, file_fault
-from headstrong.data.verify_findings import Count, Finding, Inventory
-from headstrong.data.verify_values import normal_fault, sizes
+from headstrong.data.value_rules import refuse, size_faults
+from headstrong.data.verify_files import file_fault
+from headstrong.data.verify_findings import Count, Finding, Inventory, told
 from headstrong.errors import BrokenFileError, MissingDataError, UserError
-
-_COLOUR, _GREY, _DEEP = ("RGB", "RGBA"), ("L", "P"), ("I;16", "I;16B", "I")
-_MODES = {"rgb": _COLOUR, "n": _COLOUR, "p": _COLOUR, "r": (*_COLOUR, "L", "LA"), "s": _GREY}
-_SAID = {_COLOUR: "8-bit colour", _GREY: "8-bit grey", _DEEP: "16-bit grey", _MODES["r"]: "8-bit grey or colour"}
 
 Images = tuple[str, dict[str, str]]  # name of a view, and letter -> path of the image that is there
 
@@ -48,6 +43,7 @@ def look_at_taskonomy(root: Path) -> Inventory:
     buildings = {view.building for view in views}
     inventory.counts = [Count("buildings", len(buildings)), Count("views", len(views))]
     _lists(inventory, buildings)
+    _same_pictures(inventory, views)
     return inventory
 
 
@@ -72,6 +68,12 @@ def _absent_labels(inventory: Inventory, views: Sequence[View]) -> None:
             inventory.found("missing", view.candidates(inventory.root, letter)[0], "no such file")
 
 
+def _same_pictures(inventory: Inventory, views: Sequence[View]) -> None:
+    """Views that have one picture: which split each is for, the study decides, so no two may."""
+    for one, other in taskonomy_views.same_pictures(inventory.root, {view.name: [view] for view in views}):
+        inventory.found("broken", other, same_picture(inventory.relative(one)))
+
+
 def _lists(inventory: Inventory, there: set[str]) -> None:
     """Count the buildings of the official lists that lie beside the data."""
     for name in LISTS:
@@ -90,35 +92,13 @@ def _look_at_view(root: Path, view: Images) -> list[Finding]:
     pixels: dict[str, NDArray[Any]] = {}
     found = []
     for letter, path in paths.items():
-        try:
-            fault, array = _look_at_image(root / path, letter)
-        except UNREADABLE as error:
-            empty = file_fault(root, path)
-            found.append(empty or Finding("broken", path, f"truncated or not an image ({reason(error)})"))
-            continue
-        pixels[letter] = array
+        fault = file_fault(root, path)
         if fault is not None:
-            found.append(Finding("broken", path, fault))
-    return found + sizes(paths, pixels, "rgb")
-
-
-def _look_at_image(path: Path, letter: str) -> tuple[str | None, NDArray[Any]]:
-    """What is wrong with one image, and its pixels."""
-    with Image.open(path) as image:
-        image.load()
-        mode, pixels = image.mode, np.asarray(image)
-    cut = cut_short(path)
-    if cut is not None:
-        return cut, pixels
-    wanted = _COLOUR if letter == "s" and taskonomy.in_colour(path) else _MODES.get(letter, _DEEP)
-    if mode not in wanted:
-        return f"an image of mode {mode}, expected {_SAID[wanted]}", pixels
-    if letter == "s":
-        return taskonomy.class_fault(path, pixels), pixels
-    if letter in "dD" and not pixels.any():
-        return "depth is 0 everywhere", pixels
-    if letter == "n":
-        vectors = pixels[..., :3] / 127.5 - 1
-        vectors[~pixels[..., :3].any(axis=-1)] = 0  # black: none
-        return normal_fault(vectors), pixels
-    return None, pixels
+            found.append(fault)
+            continue
+        try:
+            pixels[letter] = np.asarray(taskonomy.opened(root / path, letter))
+            refuse(root / path, taskonomy.value_fault(letter, root / path, pixels[letter]))
+        except UserError as error:
+            found.append(told(error, root))
+    return found + [Finding("broken", paths[kind], fault) for kind, fault in size_faults(pixels, "rgb").items()]
