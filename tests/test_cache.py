@@ -256,13 +256,29 @@ def test_resident_and_streamed_batches_are_equal_bit_for_bit(split_path, letters
     streamed.close()
 
 
-def test_limit_keeps_the_first_samples(split_path):
+def test_limit_keeps_the_first_of_samples_that_a_seed_made(split_path):
     batches = Batches(split_path, "sd", "cpu", limit=3)
     assert batches.count == 3
     assert torch.equal(batches.get([2]).images, Batches(split_path, "sd", "cpu").get([2]).images)
     with pytest.raises(IndexError):
         batches.get([3])
     assert Batches(split_path, "sd", "cpu", limit=99).count == 7
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 0])
+def test_limit_spreads_over_the_whole_of_a_data_set(tmp_path, memory):
+    path = write(tmp_path / "whole.h5", count=12, settings={"count": None})
+    few, whole = (Batches(path, "sd", "cpu", limit=limit, memory_bytes=memory) for limit in (4, None))
+    rows = few.get(range(4)).index
+    assert rows.tolist() == few.rows.tolist() != [0, 1, 2, 3]
+    assert (rows // 3).tolist() == [0, 1, 2, 3]
+    for one, other in ((few.get([3, 0]), whole.get(rows[[3, 0]])),):
+        assert torch.equal(one.images, other.images)
+        assert all(torch.equal(one.targets[letter], other.targets[letter]) for letter in "sd")
+        assert one.index.tolist() == other.index.tolist()
+    with cache.SplitFile(path, 4) as split:
+        assert (split.count, split.names) == (4, [f"frame {row}" for row in rows])
+        assert np.array_equal(split.read_images([1])[0], raw_sample(int(rows[1]))["rgb"])
 
 
 def test_a_batch_moves_to_a_device_as_a_whole(split_path):

@@ -240,15 +240,16 @@ def test_batches_and_limits_change_nothing_but_rounding(families, results, kind,
     made, count = families[kind], 5
     job = runs.hidden_job(made, attacks_on(made), batch_size=3, samples=count)
     few, whole = read_turn(runs.evaluate(made, job, tmp_path / "few.h5")), read_turn(results[kind])
-    assert few.index == whole.index[:count]
+    rows = [whole.index.index(name) for name in few.index]
+    assert len(rows) == count
     for task in made.tasks:
-        np.testing.assert_allclose(few.clean[task].loss, whole.clean[task].loss[:count], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(few.clean[task].loss, whole.clean[task].loss[rows], rtol=1e-4, atol=1e-5)
         for one, other in zip(few.attacks, whole.attacks, strict=True):
             assert one.name == other.name
             # A gradient near 0 may change its sign, which moves a pixel of the image; hence not to the last bits.
-            np.testing.assert_allclose(one.tasks[task].loss, other.tasks[task].loss[:count], rtol=0.03, atol=0.03)
+            np.testing.assert_allclose(one.tasks[task].loss, other.tasks[task].loss[rows], rtol=0.03, atol=0.03)
     for access in runs.ACCESSES:
-        found, expected = few.forgetting[access][2].distance, whole.forgetting[access][2].distance[:count]
+        found, expected = few.forgetting[access][2].distance, whole.forgetting[access][2].distance[rows]
         np.testing.assert_array_equal(found, expected)
 
 

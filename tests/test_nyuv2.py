@@ -152,8 +152,8 @@ def test_bits_do_not_depend_on_the_number_of_processes(roots, raw):
 
 
 def test_limit_and_other_sizes(roots, raw):
-    (only,) = nyuv2.samples(roots["folders"], "train", SIZE, limit=1)
-    assert np.array_equal(only[1]["d"], raw["folders"][0][1]["d"])
+    ((name, only),) = nyuv2.samples(roots["folders"], "train", SIZE, limit=1)
+    assert np.array_equal(only["d"], dict(raw["folders"])[name]["d"])
     ((_, square),) = nyuv2.samples(roots["folders"], "test", (40, 40), classes=40, limit=1)
     assert square["rgb"].shape == (3, 40, 40)
     assert set(np.unique(square["s"])) <= set(class_table(40)[[0, FLOOR, WALL, BOOK]])

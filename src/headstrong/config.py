@@ -61,8 +61,13 @@ class DataConfig(Section):
     size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] = Field(
         description=f"Height and width in pixels, multiples of {SIZE_STEP}."
     )
-    train: PositiveInt | None = Field(description="Training images; null: all the data set has (not for rooms).")
-    test: PositiveInt | None = Field(description="Test images; null: all the data set has (not for rooms).")
+    train: PositiveInt | None = Field(
+        description="Training images, drawn from the seed and spread over scenes or buildings; null: all the data set "
+        "has (not for rooms)."
+    )
+    test: PositiveInt | None = Field(
+        description="Test images, drawn like the training images; null: all the data set has (not for rooms)."
+    )
     antialias: Annotated[int, Field(ge=1, le=4)] = Field(
         1, description="rooms: rays per pixel side for the colour image."
     )
@@ -153,7 +158,7 @@ class TrainingConfig(ScheduleConfig):
 class EvaluationConfig(Section):
     """What is attacked."""
 
-    samples: PositiveInt | None = Field(None, description="The first so many test images; null: all.")
+    samples: PositiveInt | None = Field(None, description="Number of test images, spread over them; null: all.")
     batch_size: PositiveInt = Field(
         32, description="Images attacked together; does not change their attacks (but for l2_step: released)."
     )
@@ -192,7 +197,9 @@ class ReportConfig(Section):
         description="Models of the plan shown with pictures under attack; those that a later file takes out of it are "
         "left out.",
     )
-    images: Annotated[int, Field(gt=0, le=20)] = Field(2, description="Pictures of each: the first test images.")
+    images: Annotated[int, Field(gt=0, le=20)] = Field(
+        2, description="Pictures of each: test images, chosen as evaluation.samples are."
+    )
 
 
 class Config(Section):

@@ -72,7 +72,7 @@ def evaluate(
     with reproducible(device, threads):
         model = load_model(weights, device)
         batches = Batches(data, job.tasks, device, limit=job.samples, curvature=job.curvature, depth=job.depth)
-        with contextlib.closing(batches), SplitFile(data) as split:
+        with contextlib.closing(batches), SplitFile(data, job.samples) as split:
             _check_match(job, model, batches, weights, data)
             bench = _Bench.build(job, model, batches, _class_weights(job, weights, device))
             with atomic_path(output) as part, h5py.File(part, "w", locking=False) as file:
@@ -85,7 +85,7 @@ def evaluate(
                 file.attrs["data"] = split.dataset
                 file.attrs["classes"] = json.dumps(split.classes, ensure_ascii=False)
                 file.attrs["precision"] = "bfloat16" if computes_in_bfloat16(job.precision, device) else "float32"
-                _store(file, "index", np.array(split.names[: batches.count], dtype=object))
+                _store(file, "index", np.array(split.names, dtype=object))
                 _measure_all(bench, file)
 
 
@@ -206,7 +206,8 @@ class _Bench:
         """Only the attacked tasks' decoders run while the attack looks for its images."""
         attacked = attack.attacked
         columns = [self.job.tasks.index(letter) for letter in attacked]
-        known = torch.from_numpy(clean_losses[batch.index.cpu().numpy()][:, columns]).to(batch.images.device)
+        places = np.searchsorted(self.batches.rows, batch.index.cpu().numpy())
+        known = torch.from_numpy(clean_losses[places][:, columns]).to(batch.images.device)
         losses = partial(self._losses_at, batch=batch, tasks=attacked, precision=self.job.precision)
         seed = self.job.seed
         return perturb(losses, batch.images, attack, attacked, batch.index, seed, clean_losses=known, notes=notes)

@@ -90,6 +90,7 @@ class FeatureFile:
         self.test_sha256 = str(attributes["test_sha256"])
         self.epochs = tuple(sorted(int(epoch) for epoch in self._file["forgetful"]))
         self.count = len(self._file["original"])
+        self._rows = torch.arange(self.count)
 
     def __enter__(self) -> FeatureFile:
         return self
@@ -102,6 +103,10 @@ class FeatureFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def choose(self, rows: Tensor) -> None:
+        """Have only these rows of the file, long (N,), in ascending order, which count from 0 from now on."""
+        self._rows, self.count = self._rows[rows], len(rows)
 
     def original(self, rows: Tensor) -> Tensor:
         """f0 of these rows, in ascending order, float32 (B, ...) on the CPU."""
@@ -118,7 +123,7 @@ class FeatureFile:
 
     def _read(self, name: str, rows: Tensor) -> Tensor:
         with self._damaged(name):
-            return torch.from_numpy(self._file[name][rows.numpy()])
+            return torch.from_numpy(self._file[name][self._rows[rows].numpy()])
 
     @contextlib.contextmanager
     def _damaged(self, name: str) -> Iterator[None]:

@@ -204,7 +204,7 @@ def _store_data(file: h5py.File, bench: Bench, data: Mapping[str, Path]) -> None
     for task in job.tasks:
         count = bench.own(task).count
         if job.kind == "dense":
-            with SplitFile(data[task]) as split:
+            with SplitFile(data[task], job.samples) as split:
                 names = split.names
                 classes |= {"s": split.classes} if task == "s" else {}
         else:

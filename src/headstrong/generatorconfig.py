@@ -20,7 +20,7 @@ class GeneratorTrainingConfig(ScheduleConfig):
     learning_rate: PositiveFloat = Field(0.0002, description="Learning rate.")
     betas: Betas = Field([0.9, 0.999], description="adam: its betas; GAP's code has [0.5, 0.999].")
     decay: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="Factor on the rate; 0.5 halves it.")
-    samples: PositiveInt | None = Field(None, description="The first so many training images; null: all.")
+    samples: PositiveInt | None = Field(None, description="Number of training images, spread over them; null: all.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="As for classifiers.")
 
     @model_validator(mode="before")
@@ -72,7 +72,7 @@ class GeneratorsConfig(Section):
         "uniform", description="Of the tasks' losses: 1/M each, or learned (uncertainty weighting)."
     )
     training: GeneratorTrainingConfig
-    samples: PositiveInt | None = Field(None, description="Test images of each task; null: all.")
+    samples: PositiveInt | None = Field(None, description="Number of test images of each task; null: all.")
     examples: Annotated[int, Field(ge=1)] = Field(3, description="Images of each task kept for the figures.")
     protocol: SwitchesConfig | None = Field(None, description="Switches that differ from the study's; null: none.")
 

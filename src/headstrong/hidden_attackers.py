@@ -47,7 +47,7 @@ class Attacker:
         number.
         """
         images = self.view.batch(rows).images.contiguous(memory_format=torch.channels_last)
-        return climb(self.losses(attack, rows), images, attack.method, rows, seed)
+        return climb(self.losses(attack, rows), images, attack.method, self.view.file_rows[rows], seed)
 
     def losses(self, attack: HiddenAttackJob, rows: Tensor) -> Losses:
         """What the attack maximises on the images of these rows: (B, K) of images (B, 3, H, W), differentiable.
@@ -125,7 +125,7 @@ def open_attacker(
 ) -> Attacker:
     """The attacker of an access, after forgetting: `copies` and `features` are what `headstrong.forgetting` wrote.
 
-    limit: the first so many images. Raises BrokenFileError where the features are of other images, or the copies of
+    limit: number of images. Raises BrokenFileError where the features are of other images, or the copies of
     another forgetting or with other heads, and what `FeatureFile` and `open_view` raise. Whether both are of this
     network is not asked here.
     """
@@ -139,6 +139,7 @@ def open_attacker(
     if forgetful.test_sha256 != file_digest(test):
         raise BrokenFileError(f"{features}: of other images than {test} has; delete it and forget again")
     made = {"job": json.loads(forgetful.job), "weights_sha256": forgetful.weights_sha256}
+    forgetful.choose(view.file_rows)
     if own is not None and {key: own.get(key) for key in made} != made:
         raise BrokenFileError(f"{copies}: of another forgetting than {features}; delete both and forget again")
     return Attacker(folded(view), forgetful)

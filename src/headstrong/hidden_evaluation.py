@@ -255,7 +255,7 @@ def _describe(file: h5py.File, job: HiddenJob, test: Path, count: int, code: str
         with PictureFile(test) as pictures:
             names, dataset = pictures.names, pictures.dataset
     else:
-        with SplitFile(test) as split:
+        with SplitFile(test, job.samples) as split:
             names, dataset = split.names, split.dataset
     file.attrs["format"] = FORMAT
     for key in ("family", "kind", "hidden"):

@@ -37,8 +37,9 @@ Rows = Tensor | Sequence[int]
 class View(ABC):
     """Some tasks of one network, and images with the labels of these tasks.
 
-    tasks: their names, in order, which is that of every T below. count: images of size (H, W). network: as trained, in
-    evaluation mode, its weights without gradients. Losses of an image do not depend on others of its batch.
+    tasks: their names, in order, which is that of every T below. count: images of size (H, W). file_rows: of these in
+    the data file, long (N,). network: as trained, in evaluation mode, its weights without gradients. Losses of an image
+    do not depend on others of its batch.
     """
 
     def __init__(self, network: Network, outputs: Outputs) -> None:
@@ -47,6 +48,7 @@ class View(ABC):
         self.tasks = tuple(self.outputs_of)
         self.count = 0
         self.size = (0, 0)
+        self.file_rows = torch.arange(0)
 
     @abstractmethod
     def batch(self, rows: Rows) -> PictureBatch | Batch:
@@ -86,6 +88,7 @@ class ClassView(View):
                 raise BrokenFileError(f"{data}: other classes of '{label}' than the classifier knows; make both again")
         self._pictures.release()
         self.count, self.size = self._pictures.count, self._pictures.size
+        self.file_rows = torch.arange(self.count)
 
     def batch(self, rows: Rows) -> PictureBatch:
         return self._pictures.get(rows)
@@ -126,6 +129,7 @@ class DenseView(View):
                 f"{data}: has {len(self._batches.classes)} classes, the model knows {description['classes']}; train it "
                 "on the same data"
             )
+        self.file_rows = torch.from_numpy(self._batches.rows)
         self._batches.release()
         kept = json.loads(description.get("class_weights") or "null")
         weights = None if kept is None else torch.tensor(kept, device=device)
@@ -151,7 +155,7 @@ def open_view(
     heads: bool = True,
     seed: int = 0,
 ) -> View:
-    """The view of these tasks: the network of `weights` and the images of `data`, the first `limit` of them.
+    """The view of these tasks: the network of `weights` and the images of `data`, at most `limit` of them.
 
     kind: "classes" or "dense". heads: False leaves the real heads out too; the view's start from `seed`. Raises
     MissingDataError or BrokenFileError for files that are not what they should be, ConfigError for tasks that are not.

@@ -32,7 +32,7 @@ class ForgettingConfig(ScheduleConfig):
         3, description="Access backbone: passes in which the attacker's own heads learn, on the backbone as it is."
     )
     probe_rate: PositiveFloat = Field(0.003, description="Learning rate of these.")
-    samples: PositiveInt | None = Field(None, description="The first so many training images; null: all.")
+    samples: PositiveInt | None = Field(None, description="Number of training images, spread over them; null: all.")
     curve: Annotated[int, Field(gt=0, le=1000)] = Field(
         4, description="Points of the curve of forgetting, evenly spaced over the epochs."
     )
@@ -93,7 +93,7 @@ class HiddenConfig(Section):
     )
     forgetting: ForgettingConfig
     attacks: HiddenAttacksConfig
-    samples: PositiveInt | None = Field(None, description="The first so many test images; null: all.")
+    samples: PositiveInt | None = Field(None, description="Number of test images, spread over them; null: all.")
     protocol: SwitchesConfig | None = Field(None, description="Switches that differ from the study's; null: none.")
 
     @model_validator(mode="after")

@@ -80,7 +80,7 @@ class EvaluationJob:
     id: str
     tasks: str
     attacks: tuple[AttackJob, ...]
-    samples: int | None  # the first so many test images; None: all
+    samples: int | None  # number of test images; None: all
     batch_size: int
     error_pixels: str  # "valid": masked pixels do not count in the error; "all": they do
     miou: str  # "labelled": unlabelled pixels do not count; "all": they are class 0, as released
@@ -169,7 +169,7 @@ class GeneratorJob(Schedule):
     epochs: int
     batch_size: int  # per task
     precision: str
-    samples: int | None  # the first so many training images; None: all
+    samples: int | None  # number of training images; None: all
     shared_input: bool  # all tasks see the same images
     seed: int
 
@@ -213,7 +213,7 @@ class ForgettingJob(Schedule):
     curve: tuple[int, ...]  # epochs after which the copy is measured; the last is the last
     batch_size: int
     precision: str
-    samples: int | None  # the first so many training images; None: all
+    samples: int | None  # number of training images; None: all
     seed: int
 
 
@@ -242,7 +242,7 @@ class HiddenJob:
     tasks: Tasks  # all of them
     accesses: tuple[str, ...]
     attacks: tuple[HiddenAttackJob, ...]
-    samples: int | None  # the first so many test images; None: all
+    samples: int | None  # number of test images; None: all
     batch_size: int
     error_pixels: str
     miou: str

@@ -42,7 +42,7 @@ FORMAT = "headstrong-pictured-1"
 def picture(
     job: EvaluationJob, weights: Path, data: Path, output: Path, *, device: str, threads: int, code: str
 ) -> None:
-    """Write the pictures of the model of `weights` on the first `job.samples` images of `data`, under the job's attack.
+    """Write the pictures of the model of `weights` on `job.samples` images of `data`, under the job's attack.
 
     The file appears only when whole. Raises ConfigError for a job that has not one attack, MissingDataError or
     BrokenFileError where weights or data are not what they should be, DivergedError where a gradient is not a number.
@@ -52,7 +52,7 @@ def picture(
     with reproducible(device, threads):
         model = load_model(weights, device)
         batches = Batches(data, job.tasks, device, limit=job.samples, curvature=job.curvature, depth=job.depth)
-        with contextlib.closing(batches), SplitFile(data) as split:
+        with contextlib.closing(batches), SplitFile(data, job.samples) as split:
             batch = batches.get(list(range(batches.count)))
             arrays = _arrays(job, frozen(model, batch.images[:1]), batch, _class_weights(job, weights, device))
             with atomic_path(output) as part, h5py.File(part, "w", locking=False) as file:
@@ -63,7 +63,7 @@ def picture(
                 file.attrs["code"] = code
                 file.attrs["weights_sha256"] = file_digest(weights)
                 file.attrs["classes"] = json.dumps(split.classes, ensure_ascii=False)
-                names = np.array(split.names[: batches.count], dtype=object)
+                names = np.array(split.names, dtype=object)
                 file.create_dataset("index", data=names, dtype=h5py.string_dtype(), track_times=False)
                 for name, values in arrays.items():
                     file.create_dataset(name, data=values, track_times=False, compression="gzip")

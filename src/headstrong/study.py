@@ -142,16 +142,15 @@ class Plan:
     def data_settings(self, split: str) -> dict[str, Any]:
         """What the cache of one split ("train" or "test") depends on; size: [H, W]."""
         data = self.config.data
-        own = (
-            {"antialias": data.antialias, "seed": self.config.study.seed}
-            if data.source == "rooms"
-            else {"classes": data.classes}
-        )
+        own: dict[str, Any] = {"antialias": data.antialias} if data.source == "rooms" else {"classes": data.classes}
         if data.source == "taskonomy":
             rule = self.config.protocol.resolved()["taskonomy_split"]
             missing = data.missing_labels or "mask"
             own |= {"buildings": data.buildings, "split_rule": rule, "missing_labels": missing}
-        return {"source": data.source, "split": split, "size": list(data.size), "count": getattr(data, split), **own}
+        count = getattr(data, split)
+        if count is not None:  # of a subset; the whole of a data set does not depend on it
+            own["seed"] = self.config.study.seed
+        return {"source": data.source, "split": split, "size": list(data.size), "count": count, **own}
 
     def training_job(self, run: str) -> TrainingJob:
         """What the training job of this run needs to know."""
@@ -215,7 +214,7 @@ class Plan:
     @cached_property
     def pictured(self) -> dict[str, EvaluationJob]:
         """The models of `report.models` that the plan has, and their jobs: the attack that tables show on the most
-        tasks, on the first test images. A model that is not attacked so has none."""
+        tasks, on a few test images. A model that is not attacked so has none."""
         analysis, wanted = self.config.analysis, self.config.report
         shown = (analysis.family, analysis.norm, analysis.epsilon, analysis.steps)
         found = {}

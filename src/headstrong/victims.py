@@ -168,7 +168,7 @@ def open_victims(
     device: str,
     limit: int | None = None,
 ) -> dict[str, Victim]:
-    """The victims of a family by task: weights and data (cache files) by task. limit: the first so many images.
+    """The victims of a family by task: weights and data (cache files) by task. limit: number of images.
 
     kind: "classes", a classifier of `label` per task, or "dense", one model of whose tasks these are. Raises
     MissingDataError or BrokenFileError for files that are not what they should be, ConfigError where they do not fit.

@@ -42,35 +42,34 @@ def build_table(
     pixels that count ("valid": where the task's mask is true; "all") and channels, as evaluation takes it.
     Segmentation: the most frequent class of the training split; error is 100 - mIoU in percent, for both conventions
     ("labelled": most frequent labelled class; "all": unlabelled pixels are class 0), per sample and from the summed
-    confusion matrix. samples: the first so many test images; None: all. curvature: "decoded", or "grey" for the targets
-    of p as the released loader reads them. depth: whether d and D are "encoded" or in "metres".
-    n is the number of samples that counted.
+    confusion matrix. samples: number of test images, those that an evaluation takes; None: all. curvature: "decoded",
+    or "grey" for the targets of p as the released loader reads them. depth: whether d and D are "encoded" or in
+    "metres". n is the number of samples that counted.
     Raises MissingDataError or BrokenFileError for a split that is absent or broken, ConfigError for other `pixels`.
     """
     if pixels not in ("valid", "all"):
         raise ConfigError(f"protocol.error_pixels: {pixels!r} is not known; allowed: valid, all")
     rows = []
-    with SplitFile(train) as learnt, SplitFile(test) as seen:
-        count = seen.count if samples is None else min(samples, seen.count)
+    with SplitFile(train) as learnt, SplitFile(test, samples) as seen:
         for letter in in_order(tasks):
             if letter == "s":
-                rows += _majority_rows(learnt, seen, count)
+                rows += _majority_rows(learnt, seen)
             else:
                 grey = letter == "p" and curvature == "grey"
                 constant = target_mean(learnt, letter, pixels, depth)
-                errors = _errors_of(seen, letter, constant, pixels, count, grey, depth)
+                errors = _errors_of(seen, letter, constant, pixels, grey, depth)
                 known = errors[~np.isnan(errors)]
                 rows.append((letter, MEAN, stats.mean(known).value, known.size))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _errors_of(
-    split: SplitFile, letter: str, constant: NDArray[np.float64], pixels: str, count: int, grey: bool, depth: str
+    split: SplitFile, letter: str, constant: NDArray[np.float64], pixels: str, grey: bool, depth: str
 ) -> NDArray[np.float64]:
-    """Mean squared error (count,) of one constant per channel; NaN where no pixel counts."""
+    """Mean squared error (N,) of one constant per channel; NaN where no pixel counts."""
     found = []
     constant = np.array(read_as_grey(*constant)) if grey else constant
-    for indices in batches(count):
+    for indices in batches(split.count):
         mask = counted(split, letter, indices, pixels)
         target = read_target(split, letter, indices, depth)
         if grey:
@@ -81,8 +80,8 @@ def _errors_of(
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def _majority_rows(learnt: SplitFile, seen: SplitFile, count: int) -> list[tuple[str, str, float, int]]:
-    classes = len(seen.classes)
+def _majority_rows(learnt: SplitFile, seen: SplitFile) -> list[tuple[str, str, float, int]]:
+    classes, count = len(seen.classes), seen.count
     frequencies = sum(
         (_histograms(learnt, i, classes).sum(axis=0) for i in batches(learnt.count)), np.zeros(classes, int)
     )

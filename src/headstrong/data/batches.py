@@ -64,11 +64,13 @@ class Batches:
 
     The compact integers of the tasks asked for stay on `device` when they take at most `memory_bytes`; otherwise each
     batch is read from the file. Either way integers become floats on the device, and both give the same bits.
-    `limit` keeps the first samples only. `curvature` says what the targets of p are: "decoded", the encoded curvatures,
-    or "grey", as the released loader reads them (`data.curvature`); `depth` says whether those of d and D are "encoded"
-    or in "metres". Raises what `SplitFile` raises, and ConfigError for another `curvature` or `depth`.
+    `limit` keeps that many samples only, as `SplitFile` chooses them. `curvature` says what the targets of p are:
+    "decoded", the encoded curvatures, or "grey", as the released loader reads them (`data.curvature`); `depth` says
+    whether those of d and D are "encoded" or in "metres". Raises what `SplitFile` raises, and ConfigError for another
+    `curvature` or `depth`.
 
-    count: samples. size: (H, W). classes: names, [0] = "unlabelled". resident: whether the data is on the device.
+    count: samples. rows: of these in the file. size: (H, W). classes: names, [0] = "unlabelled". resident: whether the
+    data is on the device.
     """
 
     def __init__(
@@ -86,9 +88,9 @@ class Batches:
         check_depth(depth)
         self.tasks, self.curvature, self.depth = tasks, curvature, depth
         self.device = torch.device(device)
-        self._file = SplitFile(path)
+        self._file = SplitFile(path, limit)
         self._path = path
-        self.count: int = self._file.count if limit is None else min(limit, self._file.count)
+        self.count, self.rows = self._file.count, self._file.rows
         self.size = self._file.size
         self.classes = self._file.classes
         self._arrays = _arrays_for(tasks)
@@ -114,18 +116,18 @@ class Batches:
         del self._file
 
     def get(self, indices: Tensor | Sequence[int]) -> Batch:
-        """The batch of these rows, in this order; a row may come more than once. IndexError outside 0..count-1."""
+        """The batch of these samples, in this order; one may come more than once. IndexError outside 0..count-1."""
         rows = torch.as_tensor(indices, dtype=torch.long, device="cpu")
         if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.count):
             raise IndexError(f"{self._path}: index {rows.min()}..{rows.max()}, but there are {self.count} samples")
-        index = rows.to(self.device)
+        places = rows.to(self.device)
         if self.resident:
-            found = {name: store.index_select(0, index) for name, store in self._store.items()}
+            found = {name: store.index_select(0, places) for name, store in self._store.items()}
         else:
             found = {name: _compact(self._read(name, rows.numpy())).to(self.device) for name in self._arrays}
-        return self._decode(index, found)
+        return self._decode(torch.from_numpy(self.rows[rows.numpy()]).to(self.device), places, found)
 
-    def _decode(self, index: Tensor, found: dict[str, Tensor]) -> Batch:
+    def _decode(self, index: Tensor, places: Tensor, found: dict[str, Tensor]) -> Batch:
         images = found["rgb"].float() / 255
         targets: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
@@ -144,7 +146,7 @@ class Batches:
                 elif letter in LETTERS and self.depth == "metres":
                     targets[letter] = metres(targets[letter])
             masks[letter] = self._mask(letter, found, targets)
-        absent = {letter: absences.index_select(0, index) for letter, absences in self._absent.items()}
+        absent = {letter: absences.index_select(0, places) for letter, absences in self._absent.items()}
         for letter, absences in absent.items():
             masks[letter] = masks[letter] & ~absences[:, None, None, None]
         return Batch(index, images, targets, masks, absent)

@@ -65,7 +65,8 @@ def build_split(settings: dict[str, Any], output: Path, *, code: str, processes:
     """Write the cache file of one split.
 
     `settings`: source, split ("train" or "test"), size [H, W], count (None: all), and the source's own keys
-    (`study.Plan.data_settings` makes them). The bytes do not depend on `processes`.
+    (`study.Plan.data_settings` makes them), such as the seed from which a subset is drawn. The bytes do not depend on
+    `processes`.
     """
     from headstrong.data.cache import write_split  # late: the Snakefile imports this module for its code_modules
 
@@ -94,23 +95,24 @@ def _open(settings: dict[str, Any], processes: int) -> _Source:
         return _Source(lambda first: module.samples(*own, first), count, module.CLASSES, None)
     root = locate(settings["source"])
     names = module.class_names(settings["classes"])
+    seed = settings.get("seed", 0)  # of a subset; the whole needs none
     if settings["source"] == "taskonomy":
-        views = module.frames(root, split, settings)
-        found = views[: _possible(count, len(views), settings, root)]
-        inputs = Inputs(root, lambda rows: module.inputs(root, found[rows.start : rows.stop]))
-        return _Source(lambda first: module.read(root, found[first:], size, processes), len(found), names, inputs)
-    frames = _possible(count, module.count(root, split), settings, root)
+        views = module.frames(root, split, settings, count, seed)
+        _check_possible(count, len(views), settings, root)
+        inputs = Inputs(root, lambda rows: module.inputs(root, views[rows.start : rows.stop]))
+        return _Source(lambda first: module.read(root, views[first:], size, processes), len(views), names, inputs)
+    frames = module.frames(root, split, count, seed)
+    _check_possible(count, len(frames), settings, root)
     inputs = Inputs(root, lambda rows: (), tuple(_below(root)))
-    asked = root, split, size, settings["classes"], frames, processes
-    return _Source(lambda first: module.samples(*asked, first), frames, names, inputs)
+    how = size, settings["classes"], processes
+    return _Source(lambda first: module.read(root, frames[first:], *how), len(frames), names, inputs)
 
 
-def _possible(count: int | None, available: int, settings: dict[str, Any], root: Path) -> int:
-    """How many frames there will be; ConfigError where more are asked for than there are."""
+def _check_possible(count: int | None, available: int, settings: dict[str, Any], root: Path) -> None:
+    """ConfigError where more frames are asked for than there are."""
     if count is not None and count > available:
         split, source = settings["split"], settings["source"]
         raise ConfigError(f"data.{split}: {count} images asked for; {source} in {root} has {available}")
-    return available if count is None else count
 
 
 def _below(root: Path, without: tuple[str, ...] = ()) -> Iterator[Path]:

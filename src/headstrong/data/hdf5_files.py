@@ -21,7 +21,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from headstrong.data.subsets import spread
 from headstrong.errors import BrokenFileError, MissingDataError
+from headstrong.seeds import derive_seed
 
 # Built-in filters only, so that any HDF5 program reads the file without a plugin; measured in docs/cache.md.
 COMPRESSION: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
@@ -122,13 +124,15 @@ class RowFile:
     name the file and say what to do.
 
     count: samples N. size: (H, W). names: of the samples. dataset, split, code: as written. settings: what decided the
-    content.
+    content. rows: of the samples in the file, int64 (N,).
+
+    limit: the file as if it had no more samples than that: `subset_rows` of it.
     """
 
     FORMAT: ClassVar[str]
     TITLE: ClassVar[str]  # what the format is called in messages
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int | None = None) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise MissingDataError(f"{self.path}: no such file; run the command that makes the {self.TITLE} first")
@@ -140,6 +144,7 @@ class RowFile:
                 attributes = dict(self._file.attrs)
                 self._load_header(attributes)
                 self._check_digest(attributes)
+                self._keep(limit)
         except BaseException:
             self._file.close()
             raise
@@ -166,6 +171,11 @@ class RowFile:
         names.add(self.names)
         if attributes.get(DIGEST) != names.of(attributes):
             raise BrokenFileError(f"{self.path}: its names or attributes were altered; {REMEDY}")
+
+    def _keep(self, limit: int | None) -> None:
+        self.rows = subset_rows(self, self.count if limit is None else limit)
+        self.names = [self.names[row] for row in self.rows]
+        self.count = len(self.names)
 
     def _check_layout(self, layout: Layout) -> None:
         """BrokenFileError where an array is absent, or not of the shape and type it should have."""
@@ -199,11 +209,11 @@ class RowFile:
         return (range(start, min(start + step, self.count)) for start in range(0, self.count, step))
 
     def _rows(self, indices: Indices) -> NDArray[np.int64]:
-        """The indices as an array; IndexError for one that is not among the samples."""
+        """The rows of these samples in the file; IndexError for one that is not among the samples."""
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= self.count):
             raise IndexError(f"{self.path}: index {rows.min()}..{rows.max()} asked for, but there are {self.count}")
-        return rows
+        return self.rows[rows]
 
     def _read(self, name: str, indices: Indices) -> NDArray[Any]:
         data = self._file[name]
@@ -226,6 +236,17 @@ class RowFile:
             raise BrokenFileError(
                 f"{self.path}: truncated or not a {self.TITLE} of headstrong ({reason}); {REMEDY}"
             ) from error
+
+
+def subset_rows(file: RowFile, limit: int) -> NDArray[np.int64]:
+    """The rows, ascending, that stand for a file of which only `limit` samples are wanted; all of a smaller one.
+
+    Samples that were made or drawn from a seed come in an order of chance: the first ones. The whole of a real data set
+    comes in its own order, scene by scene: samples spread over it, the same in every study of these data.
+    """
+    if limit >= file.count or "seed" in file.settings:
+        return np.arange(min(limit, file.count))
+    return np.sort(spread(file.count, limit, derive_seed("subset", file.dataset, file.split)))
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +29,11 @@ from headstrong.data.duplicates import in_two_splits, listed_twice, same_picture
 from headstrong.data.nyuv2_layouts import SPLITS, ArrayFolders, Frame, Layout, class_names, cut, detect
 from headstrong.data.ordered import in_order
 from headstrong.data.renderings import by_magnitude
+from headstrong.data.subsets import drawn
 from headstrong.data.value_rules import agreement_fault, refuse
 from headstrong.errors import BrokenFileError, MissingDataError
 
-__all__ = ["check", "class_names", "count", "samples"]
+__all__ = ["check", "class_names", "count", "frames", "read", "samples"]
 
 Raw = dict[str, NDArray[Any]]
 Axes = NDArray[np.float32]
@@ -50,20 +51,40 @@ def samples(
     classes: int = 13,
     limit: int | None = None,
     processes: int = 1,
-    first: int = 0,
+    seed: int = 0,
 ) -> Iterator[tuple[str, Raw]]:
-    """The frames of a split as (name, raw sample) at `size` (H, W), in the official order.
+    """The frames of a split as (name, raw sample) at `size` (H, W); limit and seed as in `frames`, the others and what
+    it raises as in `read`."""
+    return read(root, frames(root, split, limit, seed), size, classes, processes)
 
-    classes: 13 or 40. limit: the first so many frames. first: the frame to begin with. processes: side by
-    side; the bits do not depend on it.
+
+def frames(root: Path, split: str, limit: int | None = None, seed: int = 0) -> list[str]:
+    """The names of the frames of a split, in the official order; with a limit, that many of them.
+
+    These are drawn from the seed and spread over types of scenes, where the data say them, else over the official
+    order, which goes from scene to scene. More of them begin with fewer of them.
+    Raises MissingDataError or BrokenFileError, naming the file, also for a frame or a picture that is there twice.
+    """
+    layout = detect(Path(root))
+    check_splits(layout)
+    names = layout.names(split)
+    scenes = layout.scenes() if limit is not None else {}
+    groups = [scenes.get(name, "") for name in names]
+    return drawn(names, limit, groups, seed, "subset", "nyuv2", split)
+
+
+def read(
+    root: Path, names: Sequence[str], size: tuple[int, int], classes: int = 13, processes: int = 1
+) -> Iterator[tuple[str, Raw]]:
+    """These frames as (name, raw sample) at `size` (H, W), in order.
+
+    classes: 13 or 40. processes: side by side; the bits do not depend on it.
     Raises MissingDataError or BrokenFileError, naming the file, and ConfigError for classes the layout has not got.
     """
     class_names(classes)
     layout = detect(Path(root))
-    check_splits(layout)
     axes = axes_of_normals(layout) if isinstance(layout, ArrayFolders) else None
-    work = partial(_sample, layout, size=size, classes=classes, axes=axes)
-    return in_order(work, layout.names(split)[:limit][first:], processes)
+    return in_order(partial(_sample, layout, size=size, classes=classes, axes=axes), names, processes)
 
 
 def count(root: Path, split: str) -> int:

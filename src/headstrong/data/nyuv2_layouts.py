@@ -73,6 +73,12 @@ class Layout(Protocol):
         Raises MissingDataError or BrokenFileError, naming the file, and ConfigError for classes it has not got.
         """
 
+    def scenes(self) -> Mapping[str, str]:
+        """The scene of every frame, where the data say it; none where they do not: frames come scene by scene.
+
+        Raises BrokenFileError for scenes that cannot be read.
+        """
+
     def place(self, name: str) -> str:
         """Where the picture of a frame is, for messages."""
 
@@ -157,6 +163,12 @@ class LabelledMat:
         refuse(f"{self.path}: frame {name}", depth_fault(depth))
         labelled = _to_classes(classes)[official.T.astype(np.int64)]
         return cropped(rgb.transpose(2, 1, 0), depth.T, labelled, f"{self.path}: frame {name}")
+
+    def scenes(self) -> Mapping[str, str]:
+        """As `Layout.scenes`: the types of scenes in the file, such as kitchen."""
+        types = _texts(self.path, "sceneTypes")
+        names = [name for split in SPLITS for name in self.names(split)]
+        return {name: types[int(name) - 1] for name in names if 0 < int(name) <= len(types)}
 
     def place(self, name: str) -> str:
         """As `Layout.place`."""
@@ -270,6 +282,10 @@ class ArrayFolders:
             refuse(path, _ARRAY_RULES[key](array))
         return array
 
+    def scenes(self) -> Mapping[str, str]:
+        """As `Layout.scenes`: the arrays say nothing of them."""
+        return {}
+
     def place(self, name: str) -> str:
         """As `Layout.place`."""
         return str(self.path(name, "image"))
@@ -347,6 +363,11 @@ class FrameFolders:
             refuse(path, class_fault(pixels, 0, int(kind.removeprefix("label"))))
         return pixels
 
+    def scenes(self) -> Mapping[str, str]:
+        """As `Layout.scenes`: column scene of splits.csv, where it has one."""
+        rows = _split_rows(self.root / "splits.csv")
+        return {row["index"]: row["scene"] for row in rows if row.get("scene")}
+
     def place(self, name: str) -> str:
         """As `Layout.place`."""
         return str(self.path(name, "rgb"))
@@ -364,6 +385,10 @@ class FrameFolders:
 
 
 def _split_names(path: Path, split: str) -> list[str]:
+    return [row["index"] for row in _split_rows(path) if row["split"] == split]
+
+
+def _split_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; place the official split there (docs/data.md)")
     try:
@@ -373,7 +398,7 @@ def _split_names(path: Path, split: str) -> list[str]:
         raise BrokenFileError(f"{path}: not a table ({reason(error)}); get it again") from error
     if not rows or any(row.get("split") not in SPLITS or not (row.get("index") or "").isdecimal() for row in rows):
         raise BrokenFileError(f"{path}: expected the columns index (a number) and split (train or test); get it again")
-    return [row["index"] for row in rows if row["split"] == split]
+    return rows
 
 
 def _read(path: Path, load: Callable[[Path], Any]) -> Any:

@@ -23,6 +23,7 @@ from PIL import Image
 from headstrong.data.image_errors import UNREADABLE, cut_short, reason
 from headstrong.data.ordered import in_order
 from headstrong.data.renderings import nearest
+from headstrong.data.subsets import drawn
 from headstrong.data.taskonomy_views import DOMAINS, LABELS, View, choose
 from headstrong.data.value_rules import (
     TASKONOMY_FARTHEST,
@@ -75,15 +76,20 @@ def class_names(classes: int = _CLASSES) -> list[str]:
     return ["unlabelled", *_OBJECTS]
 
 
-def frames(root: Path, split: str, settings: Mapping[str, Any] | None = None) -> list[View]:
-    """The views of a split, by building, point and view.
+def frames(
+    root: Path, split: str, settings: Mapping[str, Any] | None = None, limit: int | None = None, seed: int = 0
+) -> list[View]:
+    """The views of a split, by building, point and view; with a limit, that many of them.
 
+    These are drawn from the seed and spread over buildings, and within one over its points. More of them begin with
+    fewer of them.
     settings: buildings, split_rule and missing_labels, as `taskonomy_views.choose` takes them; what is not given: no
     list, by buildings, masked. Raises as `choose`.
     """
     known = settings or {}
     rule, missing = known.get("split_rule", "buildings"), known.get("missing_labels", "mask")
-    return choose(Path(root), split, known.get("buildings"), rule, missing)
+    views = choose(Path(root), split, known.get("buildings"), rule, missing)
+    return drawn(views, limit, None, seed, "subset", "taskonomy", split)
 
 
 def count(root: Path, split: str, settings: Mapping[str, Any] | None = None) -> int:
@@ -105,13 +111,15 @@ def samples(
     limit: int | None = None,
     processes: int = 1,
     settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> Iterator[tuple[str, Raw]]:
-    """The views of a split as (name, raw sample) at `size` (H, W); `settings` as in `frames`, classes: not used.
+    """The views of a split as (name, raw sample) at `size` (H, W); settings, limit and seed as in `frames`, classes:
+    not used.
 
     Raises MissingDataError where an image is absent that is needed, BrokenFileError where one is not what it should be,
     and ConfigError as `frames`.
     """
-    return read(Path(root), frames(root, split, settings)[:limit], size, processes)
+    return read(Path(root), frames(root, split, settings, limit, seed), size, processes)
 
 
 def read(root: Path, views: list[View], size: tuple[int, int], processes: int) -> Iterator[tuple[str, Raw]]:
