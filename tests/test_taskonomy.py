@@ -8,7 +8,7 @@ from PIL import Image
 from benchmarks.label_accuracy import agreement
 from headstrong import tasks
 from headstrong.configfiles import parse
-from headstrong.data import rooms, taskonomy
+from headstrong.data import rooms, taskonomy, taskonomy_views
 from headstrong.data.build import build_split
 from headstrong.data.cache import SplitFile
 from headstrong.data.verification import verify
@@ -18,7 +18,7 @@ from headstrong.study import Plan
 from taskonomy_folders import SIZE, place, write_list
 
 
-@pytest.mark.parametrize("layout", ["{building}/{domain}", "{domain}/{building}", "{domain}"])
+@pytest.mark.parametrize("layout", taskonomy_views.LAYOUTS)
 def test_every_layout_is_found_and_one_building_is_split_as_released(tmp_path, layout):
     for point in (3, 1199, 1200, 1201):
         place(tmp_path, layout, "allen", point, seed=point)
@@ -140,6 +140,19 @@ def test_an_official_list_says_which_building_is_for_what(town):
     assert names(town, "test", buildings="medium") == ["beach/1", "beach/1500"]
 
 
+def test_a_list_of_ones_own_by_name_or_in_the_configuration(town):
+    write_list(town / "splits" / "train_val_test_mine.csv", ["beach,1,0,0", "cosmos,0,0,1"])
+    assert names(town, "train", buildings="mine") == ["beach/1", "beach/1500"]
+    own = {"train": ["darden", "allen"], "test": ["cosmos"]}
+    assert names(town, "train", buildings=own) == ["allen/1", "allen/1500", "darden/1", "darden/1500"]
+    assert names(town, "test", buildings=own) == ["cosmos/1", "cosmos/1500"]
+
+
+def test_listed_buildings_without_images_are_left_out_and_named(town, caplog):
+    assert names(town, "train", buildings="medium", absent_buildings="skip") == ["allen/1", "allen/1500"]
+    assert "left out 1 of 2 buildings of train_val_test_medium.csv, which have no images: nowhere" in caplog.text
+
+
 def test_the_released_rule_splits_every_building_by_its_points(town):
     buildings = ["allen", "beach", "cosmos", "darden"]
     assert names(town, "train", split_rule="point") == [f"{building}/1" for building in buildings]
@@ -156,9 +169,18 @@ def test_points_are_in_the_order_of_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "split", "error", "said"),
     [
-        ({"buildings": "medium"}, "train", MissingDataError, r"no images of building 'nowhere', .*\(1 of 2 absent\)"),
+        ({"buildings": "medium"}, "train", MissingDataError, r"of 1 of 2 buildings .*: nowhere; .*skip"),
         ({"buildings": "full"}, "train", MissingDataError, r"train_val_test_full\.csv: no such list .*github"),
-        ({"buildings": "huge"}, "train", ConfigError, "'huge' is unknown"),
+        (
+            {"buildings": "huge"},
+            "train",
+            MissingDataError,
+            r"huge\.csv: no such list .*tiny, medium.*columns id",
+        ),
+        ({"buildings": "../tiny"}, "train", ConfigError, "is not the name of a list"),
+        ({"buildings": {"train": ["allen"]}}, "test", ConfigError, "no buildings for split 'test'"),
+        ({"buildings": {"train": ["nowhere"]}, "absent_buildings": "skip"}, "train", MissingDataError, "of 1 of 1"),
+        ({"absent_buildings": "drop"}, "train", ConfigError, "'drop' is unknown"),
         ({"buildings": "tiny", "split_rule": "point"}, "train", ConfigError, r"taskonomy_split to buildings"),
         ({}, "validation", ConfigError, r"data\.buildings"),
         ({}, "holdout", ConfigError, "'holdout' is unknown"),
@@ -300,6 +322,15 @@ def test_the_configuration_decides_split_and_missing_labels(town, tmp_path, monk
         settings_of(data={"buildings": "tiny"}, preset="released")
     with pytest.raises(ConfigError, match="of taskonomy only"):
         settings_of(data={"source": "nyuv2", "buildings": "tiny"})
+    own = {"train": ["allen"], "test": ["beach"]}
+    settings = settings_of(data={"buildings": own, "absent_buildings": "skip"})
+    assert (settings["buildings"], settings["absent_buildings"]) == (own, "skip")
+    with pytest.raises(ConfigError, match=r"data\.buildings.*allen"):
+        settings_of(data={"buildings": {"train": ["allen"], "test": ["allen"]}})
+    with pytest.raises(ConfigError, match=r"config\.yaml: data\.buildings\.test: missing$"):
+        settings_of(data={"buildings": {"train": ["allen"]}})
+    with pytest.raises(ConfigError, match=r"absent_buildings: only with buildings"):
+        settings_of(data={"absent_buildings": "skip"})
     with pytest.raises(ConfigError, match="published"):
         settings_of(data={"source": "nyuv2"}, class_weights="published")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstrong.data import taskonomy, verification
+from headstrong.data import taskonomy, taskonomy_views, verification
 from nyuv2_folders import write_arrays, write_folders, write_mat
 from official_folders import replace_line
 from real_folders import real_folder
@@ -183,7 +183,7 @@ def test_a_split_that_is_no_text_is_found(layout):
 
 # --- Taskonomy -----------------------------------------------------------------------------------------------------
 
-LAYOUTS = ("{building}/{domain}", "{domain}/{building}", "{domain}")
+LAYOUTS = taskonomy_views.LAYOUTS
 SIZE = (16, 20)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from headstrong.attackconfig import (
     AdversarialConfig,
@@ -52,6 +52,18 @@ class StudyConfig(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="Every random draw of the study derives from it.")
 
 
+class BuildingsConfig(Section):
+    """Buildings of Taskonomy by split."""
+
+    train: Annotated[list[str], Field(min_length=1)] = Field(description="Buildings for training.")
+    test: Annotated[list[str], Field(min_length=1)] = Field(description="Buildings for testing.")
+
+    @model_validator(mode="after")
+    def _check(self) -> BuildingsConfig:
+        check_once("buildings", [*self.train, *self.test])
+        return self
+
+
 class DataConfig(Section):
     """The images and labels."""
 
@@ -72,8 +84,22 @@ class DataConfig(Section):
         1, description="rooms: rays per pixel side for the colour image."
     )
     classes: Literal[13, 40] = Field(13, description="nyuv2: number of segmentation classes.")
-    buildings: Literal["tiny", "medium", "fullplus", "full"] | None = Field(
-        None, description="taskonomy: the official list of buildings, which lies beside the data; null: all there are."
+    buildings: (
+        Annotated[
+            Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), Tag("constrained-str")]
+            | Annotated[BuildingsConfig, Tag("BuildingsConfig")],
+            Discriminator(lambda value: "constrained-str" if isinstance(value, str) else "BuildingsConfig"),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="taskonomy: a list of buildings that lies beside the data, by name (tiny, medium, fullplus and "
+        "full are official), or the buildings themselves, by split; null: all there are.",
+    )
+    absent_buildings: Literal["fail", "skip"] | None = Field(
+        None,
+        description="taskonomy: listed buildings without images are an error, or left out and named in the log; null: "
+        "fail.",
     )
     missing_labels: Literal["mask", "drop", "fail"] | None = Field(
         None,
@@ -87,9 +113,11 @@ class DataConfig(Section):
                 raise ValueError(f"size {self.size}: both sides must be multiples of {SIZE_STEP}")
         if self.source == "rooms" and (self.train is None or self.test is None):
             raise ValueError("rooms makes any number of images: train and test must be numbers, not null")
-        for key in ("buildings", "missing_labels"):
+        for key in ("buildings", "absent_buildings", "missing_labels"):
             if getattr(self, key) is not None and self.source != "taskonomy":
                 raise ValueError(f"{key}: of taskonomy only, but source is {self.source}; set it to null")
+        if self.absent_buildings is not None and self.buildings is None:
+            raise ValueError("absent_buildings: only with buildings, which is null; set it to null")
         return self
 
 

@@ -107,7 +107,8 @@ def _letters_without_labels(config: Config) -> Iterator[Problem]:
 
 def _taskonomy(config: Config) -> Iterator[Problem]:
     if config.data.buildings is not None and config.protocol.resolved()["taskonomy_split"] == "point":
-        message = f"{config.data.buildings!r} is a split by buildings, but protocol.taskonomy_split is point"
+        named = config.data.buildings if isinstance(config.data.buildings, str) else "the list"
+        message = f"{named!r} is a split by buildings, but protocol.taskonomy_split is point"
         yield ("data", "buildings"), f"{message}; set that to buildings, or this to null"
     if config.data.source != "taskonomy":
         switches: list[tuple[tuple[str, ...], SwitchesConfig | None]] = [(("protocol",), config.protocol)]

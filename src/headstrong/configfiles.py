@@ -330,7 +330,7 @@ def _number_hint(text: str) -> str:
 
 def _one_line(problems: Sequence[Problem], parts: Sequence[Part]) -> str:
     path, message, *named = problems[0]
-    path = tuple(part for part in path if part not in ("constrained-str",))
+    path = tuple(part for part in path if part not in ("constrained-str", "BuildingsConfig"))
     file = _file_of(path, parts)
     removed, remover = _removal(named[0] if named else path, parts)
     if removed and named:

@@ -146,7 +146,9 @@ class Plan:
         if data.source == "taskonomy":
             rule = self.config.protocol.resolved()["taskonomy_split"]
             missing = data.missing_labels or "mask"
-            own |= {"buildings": data.buildings, "split_rule": rule, "missing_labels": missing}
+            own |= {"buildings": data.model_dump()["buildings"], "split_rule": rule, "missing_labels": missing}
+            if data.absent_buildings is not None:
+                own["absent_buildings"] = data.absent_buildings
         count = getattr(data, split)
         if count is not None:  # of a subset; the whole of a data set does not depend on it
             own["seed"] = self.config.study.seed

@@ -1,7 +1,8 @@
 """Taskonomy (Zamir et al. 2018): scanned buildings, every task as an image of its own.
 
 Layouts, found by themselves: `<building>/<domain>/point_P_view_V_domain_<domain>.png` (official),
-`<domain>/<building>/...`, and `<domain>/point_...png` (the sample of one building). Splits: `taskonomy_views.choose`.
+`<domain>/<building>/...`, `<domain>/taskonomy/<building>/...` (as the public downloader writes it), and
+`<domain>/point_...png` (the sample of one building). Splits: `taskonomy_views.choose`.
 Encodings as the released loader of Ghamizi et al. reads them: 16-bit depth in 1/512 m, 65535 where there is none; the
 other 16-bit images are shares of 65535; normals and curvatures are colours. Segmentation is grey, or a colour image
 called `semantic` (`in_colour`). A label that a view lacks is None in its raw sample; a view without a colour image is
@@ -83,12 +84,12 @@ def frames(
 
     These are drawn from the seed and spread over buildings, and within one over its points. More of them begin with
     fewer of them.
-    settings: buildings, split_rule and missing_labels, as `taskonomy_views.choose` takes them; what is not given: no
-    list, by buildings, masked. Raises as `choose`.
+    settings: buildings, split_rule, missing_labels and absent_buildings, as `taskonomy_views.choose` takes them; what
+    is not given: no list, by buildings, masked, an error. Raises as `choose`.
     """
     known = settings or {}
     rule, missing = known.get("split_rule", "buildings"), known.get("missing_labels", "mask")
-    views = choose(Path(root), split, known.get("buildings"), rule, missing)
+    views = choose(Path(root), split, known.get("buildings"), rule, missing, known.get("absent_buildings", "fail"))
     return drawn(views, limit, None, seed, "subset", "taskonomy", split)
 
 

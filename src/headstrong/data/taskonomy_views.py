@@ -32,12 +32,16 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     "r": ("reshading",),
 }
 LABELS = "".join(letter for letter in DOMAINS if letter != "rgb")
-LAYOUTS = ("{building}/{domain}", "{domain}/{building}", "{domain}")
+# The last one is as the public downloader (omnitools) writes it; its component has the name of the data set.
+COMPONENT = "taskonomy"
+LAYOUTS = ("{building}/{domain}", "{domain}/{building}", "{domain}", f"{{domain}}/{COMPONENT}/{{building}}")
 LISTS = ("tiny", "medium", "fullplus", "full")
 RULES = ("point", "buildings")
 MISSING = ("mask", "drop", "fail")
+ABSENT = ("fail", "skip")
 COLUMNS = {"train": "train", "validation": "val", "test": "test"}  # split -> column of the official lists
 LAST_TRAINING_POINT = 1199
+_LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NAME = re.compile(r"point_(\d+)_view_(\d+)_domain_(\w+)\.png")
 log = logging.getLogger(__name__)
 
@@ -70,28 +74,40 @@ class View(NamedTuple):
         return next((place for place in places if place.is_file()), places[0]) if len(places) > 1 else places[0]
 
 
+Buildings = str | Mapping[str, Sequence[str]]  # the name of a list, or buildings by split
+
+
 def choose(
-    root: Path, split: str, buildings: str | None = None, rule: str = "buildings", missing: str = "mask"
+    root: Path,
+    split: str,
+    buildings: Buildings | None = None,
+    rule: str = "buildings",
+    missing: str = "mask",
+    absent: str = "fail",
 ) -> list[View]:
     """The views of a split ("train", "validation", "test"), by building, point and view.
 
-    buildings: one of LISTS, an official list that lies beside the data; None: none. rule: "point", or "buildings", by
-    that list, else every fifth for testing; where there is only one building, by point. missing: what becomes of views
-    that lack a label: "mask" keeps them, "drop" leaves them out, "fail" raises MissingDataError.
+    buildings: the name of a list that lies beside the data, official (LISTS) or of one's own, or the buildings
+    themselves by split; None: none. rule: "point", or "buildings", by that list, else every fifth for testing; where
+    there is only one building, by point. missing: what becomes of views that lack a label: "mask" keeps them, "drop"
+    leaves them out, "fail" raises MissingDataError. absent: what becomes of listed buildings without images: "skip"
+    leaves them out and logs which, "fail" raises MissingDataError.
     Raises MissingDataError for what is not there, BrokenFileError for a list or a file name that is not as it should
     be, ConfigError for settings that do not go together.
     """
     for key, value, known in (
-        ("buildings", buildings, (None, *LISTS)),
-        ("rule", rule, RULES),
-        ("missing", missing, MISSING),
+        ("split_rule", rule, RULES),
+        ("missing_labels", missing, MISSING),
+        ("absent_buildings", absent, ABSENT),
     ):
         if value not in known:
             raise ConfigError(f"taskonomy: {key} '{value}' is unknown; choose from {', '.join(map(str, known))}")
+    if isinstance(buildings, str) and not _LIST_NAME.fullmatch(buildings):
+        raise ConfigError(f"taskonomy: buildings '{buildings}' is not the name of a list, such as {', '.join(LISTS)}")
     if split not in COLUMNS:
         raise ConfigError(f"taskonomy: split '{split}' is unknown; choose from {', '.join(COLUMNS)}")
     every = find(root)
-    views = _split(root, every, split, buildings, rule)
+    views = _split(root, every, split, buildings, rule, absent)
     if not views:
         raise MissingDataError(
             f"{root}: no view is for split '{split}'; place more of the data (docs/data.md, taskonomy)"
@@ -99,7 +115,7 @@ def choose(
     splits = {split: views}
     for name in ("train", "test"):
         with contextlib.suppress(MissingDataError):  # raised where that split is asked for
-            splits.setdefault(name, _split(root, every, name, buildings, rule))
+            splits.setdefault(name, _split(root, every, name, buildings, rule, absent))
     for one, other in same_pictures(root, splits):
         raise BrokenFileError(f"{other}: {same_picture(one)}; remove one of the two")
     return _whole(root, views, split, missing)
@@ -127,15 +143,17 @@ def find(root: Path) -> list[View]:
     return found
 
 
-def _split(root: Path, views: list[View], split: str, buildings: str | None, rule: str) -> list[View]:
+def _split(
+    root: Path, views: list[View], split: str, buildings: Buildings | None, rule: str, absent: str
+) -> list[View]:
     there = sorted({view.building for view in views})
     if buildings is not None:
         if rule == "point":
             raise ConfigError(
-                f"data.buildings '{buildings}' is a split by buildings; set protocol.taskonomy_split to buildings, or "
+                f"data.buildings {buildings!r} is a split by buildings; set protocol.taskonomy_split to buildings, or "
                 "data.buildings to null"
             )
-        wanted = _listed(root, buildings, split, there)
+        wanted = _listed(root, buildings, split, there, absent)
         return [view for view in views if view.building in wanted]
     if split == "validation":
         raise ConfigError("taskonomy has validation views by list only: set data.buildings")
@@ -175,29 +193,52 @@ def _whole(root: Path, views: list[View], split: str, missing: str) -> list[View
 # --- lists of buildings --------------------------------------------------------------------------------------------
 
 
-def _listed(root: Path, name: str, split: str, there: Sequence[str]) -> set[str]:
-    """The buildings of a split by the official list of this name; all of them must be there."""
-    path = _list_path(root, name)
-    wanted = read_list(path)[split]
-    if not wanted:
-        raise BrokenFileError(f"{path}: no building has a 1 in column {COLUMNS[split]}; get the list again")
-    absent = [building for building in wanted if building not in there]
+def _listed(root: Path, buildings: Buildings, split: str, there: Sequence[str], absent: str) -> set[str]:
+    """The buildings of a split, by a list or as they are given; those without images as `choose` has it."""
+    wanted, where = _wanted(root, buildings, split)
     if there == [""]:
         raise MissingDataError(
-            f"{root}: no folders of buildings, which data.buildings '{name}' needs: place <building>/<domain>/... "
-            "there, or set data.buildings to null"
+            f"{root}: no folders of buildings, which data.buildings needs: place <building>/<domain>/... there, or set "
+            "data.buildings to null"
         )
-    if absent:
+    lacking = [building for building in wanted if building not in there]
+    if len(lacking) == len(wanted) or (lacking and absent == "fail"):
+        skip = "" if len(lacking) == len(wanted) else "set data.absent_buildings to skip to go on without them, "
         raise MissingDataError(
-            f"{root}: no images of building '{absent[0]}', which {path.name} has for split '{split}' ({len(absent)} of "
-            f"{len(wanted)} absent); get them, or set data.buildings to a list of buildings that are there, or to null"
+            f"{root}: no images of {len(lacking)} of {len(wanted)} buildings that {where} has for split '{split}': "
+            f"{', '.join(lacking)}; get them, {skip}or name the buildings that are there under data.buildings"
         )
-    log.info("taskonomy %s: %d buildings by %s", split, len(wanted), path)
+    if lacking:
+        named = len(lacking), len(wanted), where, ", ".join(lacking)
+        log.warning("taskonomy %s: left out %d of %d buildings of %s, which have no images: %s", split, *named)
+    log.info("taskonomy %s: %d buildings by %s", split, len(wanted) - len(lacking), where)
     return set(wanted)
 
 
+def _wanted(root: Path, buildings: Buildings, split: str) -> tuple[Sequence[str], str]:
+    """The buildings that are asked for, and where they are listed."""
+    if not isinstance(buildings, str):
+        wanted, where = buildings.get(split, ()), "data.buildings"
+        if not wanted:
+            raise ConfigError(f"data.buildings: no buildings for split '{split}'; list them, or name a list")
+        return wanted, where
+    path = _list_path(root, buildings)
+    wanted = read_list(path)[split]
+    if not wanted:
+        raise BrokenFileError(f"{path}: no building has a 1 in column {COLUMNS[split]}; get the list again")
+    return wanted, path.name
+
+
+def list_names(root: Path) -> list[str]:
+    """The names of the lists that lie beside the data: the official ones first, then others by name."""
+    pattern = re.compile(rf"train_val_test_({_LIST_NAME.pattern})\.csv")
+    places = [place for folder in (root / "splits", root) if folder.is_dir() for place in folder.iterdir()]
+    found = {match[1] for match in (pattern.fullmatch(place.name) for place in places) if match}
+    return [*(name for name in LISTS if name in found), *sorted(found.difference(LISTS))]
+
+
 def list_files(root: Path, name: str) -> list[Path]:
-    """The official list of this name, where there is one; the first is read."""
+    """The list of this name, where there is one; the first is read."""
     file = f"train_val_test_{name}.csv"
     return [place for place in (root / "splits" / file, root / file) if place.is_file()]
 
@@ -207,9 +248,15 @@ def _list_path(root: Path, name: str) -> Path:
     if found:
         return found[0]
     file = f"train_val_test_{name}.csv"
+    get = (
+        "get it from data/ of https://github.com/StanfordVL/taskonomy and place it there"
+        if name in LISTS
+        else f"write one there with the columns id, {', '.join(COLUMNS.values())} (0 or 1)"
+    )
+    others = ", ".join(list_names(root)) or "none"
     raise MissingDataError(
-        f"{root / 'splits' / file}: no such list of buildings; get it from data/ of "
-        "https://github.com/StanfordVL/taskonomy and place it there, or set data.buildings to null"
+        f"{root / 'splits' / file}: no such list of buildings (there: {others}); {get}, name the buildings of each "
+        "split under data.buildings, or set it to null"
     )
 
 
@@ -254,7 +301,8 @@ def groups(root: Path) -> Iterator[tuple[str, int]]:
     for folder in _folders(root):
         inner = _folders(root / folder)
         if folder in domains:
-            found |= {("", 2), *((building, 1) for building in inner)}
+            own = _folders(root / folder / COMPONENT) if COMPONENT in inner else []
+            found |= {("", 2), *((building, 1) for building in inner), *((building, 3) for building in own)}
         elif domains & set(inner):
             found.add((folder, 0))
     yield from sorted(found)

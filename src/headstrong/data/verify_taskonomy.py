@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstrong.data import taskonomy, taskonomy_views
 from headstrong.data.duplicates import same_picture
-from headstrong.data.taskonomy_views import DOMAINS, LABELS, LAYOUTS, LISTS, View, groups, list_files, read_list
+from headstrong.data.taskonomy_views import DOMAINS, LABELS, LAYOUTS, View, groups, list_files, list_names, read_list
 from headstrong.data.value_rules import refuse, size_faults
 from headstrong.data.verify_files import file_fault
 from headstrong.data.verify_findings import Count, Finding, Inventory, told
@@ -75,8 +75,8 @@ def _same_pictures(inventory: Inventory, views: Sequence[View]) -> None:
 
 
 def _lists(inventory: Inventory, there: set[str]) -> None:
-    """Count the buildings of the official lists that lie beside the data."""
-    for name in LISTS:
+    """Count the buildings of the lists that lie beside the data."""
+    for name in list_names(inventory.root):
         for path in list_files(inventory.root, name)[:1]:
             inventory.used.add(inventory.relative(path))
             try:
