@@ -50,14 +50,20 @@ def write_cifar10_batches(root: Path, each: int = 20) -> dict[str, str]:
     return found
 
 
-def write_gtsrb(root: Path) -> Path:
-    """Three tracks of four frames of each class, and 43 x 2 tests whose classes go down."""
+def write_gtsrb(root: Path, *, complete: bool = False) -> Path:
+    """Three tracks of four frames of each class, and 43 x 2 tests whose classes go down.
+
+    complete: as the complete training set, with a list in each class folder; else as the competition's part.
+    """
+    header = ";".join(gtsrb.HEADER)
+    training = root / "GTSRB" / ("Final_Training/Images" if complete else "Training")
     for number in range(43):
-        for track in range(TRACKS):
-            for frame in range(FRAMES):
-                write_image(root / "GTSRB" / "Training" / f"{number:05d}" / f"{track:05d}_{frame:05d}.ppm")
-        (root / "GTSRB" / "Training" / f"{number:05d}" / f"GT-{number:05d}.csv").write_text("Filename;...\n")
-    rows = [";".join(gtsrb.HEADER)]
+        names = [f"{track:05d}_{frame:05d}.ppm" for track in range(TRACKS) for frame in range(FRAMES)]
+        for name in names:
+            write_image(training / f"{number:05d}" / name)
+        rows = [f"{name};12;10;1;1;11;9;{number}" for name in names]
+        (training / f"{number:05d}" / f"GT-{number:05d}.csv").write_text("\r\n".join([header, *rows]) + "\r\n")
+    rows = [header]
     for i in range(86):
         write_image(root / "GTSRB" / "Final_Test" / "Images" / f"{i:05d}.ppm")
         rows.append(f"{i:05d}.ppm;12;10;1;1;11;9;{(85 - i) // 2}")
@@ -77,13 +83,16 @@ def celeba_value(row: int, column: int) -> int:
     return 1 if (row * 7 + column * 3) % 5 < 2 else -1
 
 
-def write_celeba(root: Path, pictures: int = 12, nested: bool = False) -> Path:
-    """Half of the pictures to train with, a quarter each to validate and to test with, as columns of fixed width."""
+def write_celeba(root: Path, pictures: int = 12, nested: bool = False, table: bool = False) -> Path:
+    """Half of the pictures to train with, a quarter each to validate and to test with, as columns of fixed width.
+
+    table: the lists as .csv, and the images in a folder within one of the same name.
+    """
     images, lists, partition = (root / name if nested else root for name in ("Img", "Anno", "Eval"))
     rows, parts = [str(pictures), " ".join(celeba.LABELS) + " "], []
     for i in range(pictures):
         name = f"{i + 1:06d}.jpg"
-        write_image(images / "img_align_celeba" / name)
+        write_image(images / "img_align_celeba" / ("img_align_celeba" if table else "") / name)
         rows.append(f"{name} " + " ".join(f"{celeba_value(i, column):2d}" for column in range(40)))
         parts.append(f"{name} {0 if i < pictures // 2 else 1 if i < 3 * pictures // 4 else 2}")
     for folder, name, content in (
@@ -91,7 +100,10 @@ def write_celeba(root: Path, pictures: int = 12, nested: bool = False) -> Path:
         (partition, "list_eval_partition.txt", parts),
     ):
         folder.mkdir(exist_ok=True)
-        (folder / name).write_text("\n".join(content) + "\n")
+        if table:
+            head = ["image_id", *celeba.LABELS] if content is rows else ["image_id", "partition"]
+            content = [",".join(head), *(",".join(row.split()) for row in (rows[2:] if content is rows else parts))]
+        (folder / name).with_suffix(".csv" if table else ".txt").write_text("\n".join(content) + "\n")
     return root
 
 

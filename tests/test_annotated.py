@@ -10,6 +10,7 @@ from PIL import Image
 
 from headstrong.data import celeba, deepfashion
 from headstrong.data.listings import Part
+from headstrong.data.verification import verify
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from official_folders import (
     FASHION,
@@ -53,10 +54,12 @@ def clothes(tmp_path_factory):
 # --- CelebA --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_faces_have_the_labels_and_the_split_of_the_lists(tmp_path, nested):
-    root = write_celeba(tmp_path, nested=nested)
-    folder = tmp_path / ("Img/img_align_celeba" if nested else "img_align_celeba")
+@pytest.mark.parametrize(("nested", "table"), [(False, False), (True, False), (False, True), (True, True)])
+def test_faces_have_the_labels_and_the_split_of_the_lists(tmp_path, nested, table):
+    root = write_celeba(tmp_path, nested=nested, table=table)
+    folder = (
+        tmp_path / ("Img/img_align_celeba" if nested else "img_align_celeba") / ("img_align_celeba" if table else "")
+    )
     seen = {}
     for split in OFFICIAL:
         found = listing(celeba, root, split)
@@ -112,6 +115,21 @@ def test_what_is_wrong_in_a_list_of_celeba(faces, tmp_path, kind, number, text, 
     with pytest.raises(BrokenFileError, match=expected):
         listing(celeba, root)
     assert (path.name if text else "list_attr") in said(BrokenFileError, celeba, root)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "text", "expected"),
+    [
+        ("list_attr_celeba.csv", 1, "Bald,Young", "line 1: other names, expected image_id,5_o_Clock_Shadow,..."),
+        ("list_attr_celeba.csv", 4, "000003.jpg,1", "line 4: 2 columns, expected 41"),
+        ("list_eval_partition.csv", 1, "000001.jpg,0", "line 1: other names, expected image_id,partition"),
+        ("list_eval_partition.csv", 3, "000002.jpg,3", "line 3: '3', expected a part of 0 to 2"),
+    ],
+)
+def test_what_is_wrong_in_a_table_of_celeba(tmp_path, name, number, text, expected):
+    root = write_celeba(tmp_path, table=True)
+    replace_line(root / name, number, text)
+    assert f"{name} {expected}" in said(BrokenFileError, celeba, root)
 
 
 def test_files_of_celeba_that_are_not_there(faces, tmp_path):
@@ -175,6 +193,29 @@ def test_attributes_may_have_another_order_and_spaces_in_their_names(clothes, tm
     one, other = listing(deepfashion, clothes), listing(deepfashion, root)
     for label in deepfashion.LABELS:
         assert np.array_equal(one.labels[label], other.labels[label]), label
+
+
+def test_without_lists_of_categories_clothes_have_the_other_labels(clothes, tmp_path):
+    root = tmp_path / "deepfashion"
+    shutil.copytree(clothes, root)
+    categories = [root / "Anno_fine/list_category_cloth.txt", *root.glob("Anno_fine/split/*_cate.txt")]
+    categories[0].unlink()
+    assert "list_category_cloth.txt: no such file" in said(MissingDataError, deepfashion, root)
+    for path in categories[1:]:
+        path.unlink()
+    found, whole = listing(deepfashion, root), listing(deepfashion, clothes)
+    assert list(found.classes) == list(deepfashion.LABELS[1:])
+    assert all(np.array_equal(found.labels[label], whole.labels[label]) for label in found.classes)
+    assert "without categories, whose lists are not there" in found.note
+    assert verify("deepfashion", root).faults == []
+
+
+def test_a_picture_that_is_listed_for_two_splits(clothes, tmp_path):
+    root = tmp_path / "deepfashion"
+    shutil.copytree(clothes, root)
+    replace_line(root / "Anno_fine/split/test.txt", 2, fashion_image("train", 4))
+    assert "img_00000005.jpg: listed twice, for train and test" in said(BrokenFileError, deepfashion, root)
+    assert "img_00000005.jpg: listed twice, for test and train" in said(BrokenFileError, deepfashion, root, "test")
 
 
 ZEROS = " ".join(["0"] * 26)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from headstrong.data import domains
 from headstrong.data.listings import Part, read_image
+from headstrong.data.pictures import Skipped
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError, UserError
 from picture_folders import CLASSES, noise, write_domain
 from real_folders import real_folder
@@ -183,6 +184,14 @@ def test_every_mode_becomes_colour(tmp_path, mode):
     assert difference < (4 if mode == "CMYK" else 1e-9)
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".gif"])
+def test_images_of_other_kinds_are_named_not_passed_over(tmp_path, suffix):
+    write_domain(tmp_path / "one", {"a": 3, "b": 3})
+    Image.fromarray(noise("other")).save(tmp_path / "one" / "b" / f"picture{suffix}")
+    with pytest.raises(BrokenFileError, match=rf"picture{suffix}: {suffix} images are not read; convert it to .png"):
+        [read(tmp_path, "one", split) for split in ("train", "test")]
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".PNG", ".Bmp", ".webp", ".ppm"])
 def test_every_suffix_in_any_case(tmp_path, suffix):
     write_domain(tmp_path / "one", {"a": 2, "b": 2}, suffix=suffix)
@@ -310,12 +319,33 @@ def test_what_cannot_be_asked_for(root, changed, said):
 def test_office31_is_whole_or_not(tmp_path, monkeypatch):
     for domain in domains.OFFICE31:
         write_domain(tmp_path / domain, {"bike": 2, "mug": 2}, official=True)
-    with pytest.raises(BrokenFileError, match="2 classes, Office-31 has 31"):
+    with pytest.raises(MissingDataError, match="back_pack: no such class folder; expected 31 classes, 29 not there"):
         domains.check_office31(tmp_path)
-    monkeypatch.setattr(domains, "OFFICE31_CLASSES", 2)
+    monkeypatch.setattr(domains, "OFFICE31_CLASSES", ("bike", "mug"))
     with pytest.raises(BrokenFileError, match="amazon: 4 images, Office-31 has 2817"):
         domains.check_office31(tmp_path)
+    assert "4 of 2817 of amazon" in domains.check_office31(tmp_path, whole=False)
     assert sum(domains.OFFICE31.values()) == 4110
+    monkeypatch.setitem(domains.OFFICE31, "amazon", 3)
+    with pytest.raises(BrokenFileError, match="amazon: 4 images, the official data set has 3"):
+        domains.check_office31(tmp_path, whole=False)
+
+
+def test_a_picture_that_is_there_twice_is_refused_in_a_folder_of_ones_own(root, tmp_path):
+    shutil.copytree(root / "amazon", tmp_path / "amazon")
+    copy = tmp_path / "amazon/images/mug/other name.png"
+    shutil.copy(tmp_path / "amazon/images/bike/frame_0001.png", copy)
+    with pytest.raises(BrokenFileError, match=r"other name\.png: the same picture as .*bike/frame_0001\.png"):
+        [read(tmp_path, split=split, validation_share=0.5) for split in ("train", "validation", "test")]
+    skipped = [
+        one
+        for split in ("train", "test")
+        for one in domains.listing(tmp_path, part(split=split)).samples(SIZE, skip=True)
+        if isinstance(one, Skipped)
+    ]
+    assert [name for name, _ in skipped] == ["mug/other name.png"]
+    published = Part("amazon", "train", SEED, (), 0.2, official=True)  # a published data set is taken as it is
+    assert len(domains.listing(tmp_path, published).unusable) == 0
 
 
 # --- real photographs ----------------------------------------------------------------------------------------------

@@ -266,6 +266,27 @@ def test_files_of_gtsrb_that_are_not_there(signs, tmp_path):
     assert "GTSRB-Training_fixed.zip" in said(MissingDataError, gtsrb, root)
 
 
+def test_the_complete_training_set_is_read_and_named(tmp_path, signs):
+    root = write_gtsrb(tmp_path / "gtsrb", complete=True)
+    found, part = (listing(gtsrb, place, share=0.3) for place in (root, signs))
+    assert (found.names, found.variant) == (part.names, "the complete training set")
+    assert part.variant == "the training part of the 2011 competition"
+    assert found.folder == root / "GTSRB" / "Final_Training" / "Images"
+    assert "the complete training set (39209 and 12630 when whole)" in found.note
+    (root / "GTSRB" / "Training").symlink_to(signs / "GTSRB" / "Training")
+    assert "both Training/ (the competition's part) and Final_Training/" in said(BrokenFileError, gtsrb, root)
+    (root / "GTSRB" / "Training").unlink()
+    replace_line(found.folder / "00009" / "GT-00009.csv", 3, "00000_00001.ppm;12;10;1;1;11;9;8")
+    assert "GT-00009.csv: 00000_00001.ppm is of class 8, expected 9" in said(BrokenFileError, gtsrb, root)
+    replace_line(found.folder / "00009" / "GT-00009.csv", 3, None)
+    assert "00000_00001.ppm: GT-00009.csv has no line of it" in said(BrokenFileError, gtsrb, root)
+
+
+def test_a_renamed_complete_set_is_told_by_its_number():
+    place = Path("GTSRB/Training")
+    assert [gtsrb.published(many, place).train for many in (6450, 26640, 26641, 39209)] == [26640, 26640, 39209, 39209]
+
+
 # --- AwA2 ----------------------------------------------------------------------------------------------------------
 
 

@@ -240,15 +240,17 @@ def test_office31_is_found_by_its_own_name_and_must_be_whole_unless_some_are_ask
         (data / "office31" / old).rename(data / "office31" / new)
     settings = {key: value for key, value in FOLDER.items() if key != "folder"} | {"source": "office31"}
     settings |= {"domain": "amazon", "domains": ["amazon", "dslr"]}
+    with pytest.raises(MissingDataError, match="expected 31 classes, 29 not there"):
+        build.build_pictures(settings | {"count": 5}, tmp_path / "some.h5", code="abc")
+    monkeypatch.setattr(domains, "OFFICE31_CLASSES", ("bike", "mug"))
     build.build_pictures(settings | {"count": 5}, tmp_path / "some.h5", code="abc")
     with pictures.PictureFile(tmp_path / "some.h5") as file:
         assert (file.dataset, file.count) == ("office31", 5)
-    with pytest.raises(BrokenFileError, match="2 classes, Office-31 has 31"):
+    with pytest.raises(BrokenFileError, match="amazon: 8 images, Office-31 has 2817"):
         build.build_pictures(settings, tmp_path / "all.h5", code="abc")
     with pytest.raises(ConfigError, match="office31 has no domain 'phone'; choose from amazon, dslr, webcam"):
         build.build_pictures(settings | {"domain": "phone", "domains": ["phone"]}, tmp_path / "all.h5", code="abc")
     monkeypatch.setattr(domains, "OFFICE31", {"amazon": 8, "dslr": 8})
-    monkeypatch.setattr(domains, "OFFICE31_CLASSES", 2)
     build.build_pictures(settings, tmp_path / "all.h5", code="abc")
     with pictures.PictureFile(tmp_path / "all.h5") as file:
         assert file.count == 6
@@ -363,6 +365,6 @@ def test_real_photographs_become_a_file(tmp_path):
     settings |= {"seed": 1, "domains": ["train", "test"], "test_share": 0.2}
     build.build_pictures(settings, tmp_path / "test.h5", code="abc")
     with pictures.PictureFile(tmp_path / "test.h5") as file:
-        assert (file.count, file.size, file.dataset) == (25, (48, 48), "cifar10")
+        assert (file.count, file.size, file.dataset) == (25, (48, 48), "cifar10 (own folder)")
         assert np.bincount(file.read_labels("class", range(25))).tolist() == [3] * 5 + [2] * 5
         assert 30 < file.read_images(range(25)).mean() < 220

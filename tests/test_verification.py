@@ -5,10 +5,13 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,10 @@ from PIL import Image
 
 import official_folders
 from headstrong import cli
-from headstrong.data import verification
+from headstrong.data import domains, image_folders, verification
+from headstrong.data.listings import Part
 from headstrong.data.verify_files import look_at_picture
+from headstrong.errors import BrokenFileError
 from picture_folders import CLASSES, noise, write_domain
 from real_folders import real_folder
 
@@ -47,9 +52,9 @@ def small(tmp_path):
 # --- layouts -------------------------------------------------------------------------------------------------------
 
 
-def office31(root):
+def office31(root, classes=domains.OFFICE31_CLASSES):
     for name in ("amazon", "dslr", "webcam"):
-        write_domain(root / name, official=True)
+        write_domain(root / name, dict.fromkeys(classes, 2), official=True)
     return root
 
 
@@ -61,10 +66,20 @@ def own(root):
 
 WRITERS = {
     "cifar10": (official_folders.write_image_folders, "folders of images, train/<class>/* and test/<class>/*", 70),
-    "gtsrb": (official_folders.write_gtsrb, "the official GTSRB/Training", 43 * 12 + 86),
+    "gtsrb": (
+        official_folders.write_gtsrb,
+        "the official GTSRB/Training, the training part of the 2011 competition, with GT-final_test.csv",
+        43 * 12 + 86,
+    ),
+    "gtsrb complete": (
+        partial(official_folders.write_gtsrb, complete=True),
+        "the official GTSRB/Final_Training/Images, the complete training set, with GT-final_test.csv",
+        43 * 12 + 86,
+    ),
     "awa2": (official_folders.write_awa2, "JPEGImages/<class>/*", 250),
     "celeba": (official_folders.write_celeba, "img_align_celeba/*, list_attr", 12),
     "celeba nested": (partial(official_folders.write_celeba, nested=True), "Img/img_align_celeba/*, list_attr", 12),
+    "celeba tables": (partial(official_folders.write_celeba, table=True), "img_align_celeba/img_align_celeba/*", 12),
     "deepfashion": (official_folders.write_deepfashion, "img/, the fine annotation Anno_fine/", 15),
     "deepfashion nested": (
         partial(official_folders.write_deepfashion, nested=True, headers="both", place="own"),
@@ -72,7 +87,7 @@ WRITERS = {
         15,
     ),
     "deepfashion coarse": (official_folders.write_coarse_deepfashion, "img/, the coarse annotation Anno_coarse/", 15),
-    "office31": (office31, "domains, <domain>/images/<class>/*", 3 * sum(CLASSES.values())),
+    "office31": (office31, "domains, <domain>/images/<class>/*", 3 * 31 * 2),
     "folder": (own, "domains, <domain>/<class>/*", 2 * sum(CLASSES.values())),
 }
 
@@ -189,7 +204,7 @@ def test_links_pipes_empty_and_unknown_folders(small):
     assert found["train/cat/away.png"] == ("broken", "a link to nowhere")
     assert found["train/dog"] == ("missing", "no images")
     assert found["train/loop"][0] == "broken"
-    assert found["test/dog/pipe.png"][0] == "extra"
+    assert found["test/dog/pipe.png"] == ("broken", "not a file")
     assert "train/cat/good.png" not in found
 
 
@@ -226,15 +241,69 @@ def test_a_name_that_is_no_text_is_told(small, tmp_path, capsys):
 
 
 def test_domains_have_the_same_classes_with_two_images_at_least(tmp_path):
-    root = office31(tmp_path / "office31")
+    root = tmp_path / "mine"
+    for name in ("amazon", "dslr", "webcam"):
+        write_domain(root / name, official=True)
     (root / "dslr" / "images" / "mug").rename(root / "dslr" / "images" / "cup")
     for path in sorted((root / "webcam" / "images" / "bike").iterdir())[1:]:
         path.unlink()
-    found = faults("office31", root)
+    found = faults("folder", root)
     assert found["dslr/images/mug"] == ("missing", "no such class folder, one of 4")
     assert found["webcam/images/bike"] == ("missing", "one image only, none for tests")
     assert {"amazon/images/cup", "webcam/images/cup"} < {*found}
     assert len(found) == 4
+
+
+def test_part_of_the_classes_of_office31_and_too_many_pictures_are_faults(tmp_path, monkeypatch):
+    root = office31(tmp_path / "office31", domains.OFFICE31_CLASSES[:7])
+    found = faults("office31", root)
+    assert len(found) == 3 * 24
+    assert found["amazon/images/trash_can"] == ("missing", "no such class folder, one of 31")
+    monkeypatch.setattr(domains, "OFFICE31", {"amazon": 14, "dslr": 13, "webcam": 20})
+    monkeypatch.setattr(domains, "OFFICE31_CLASSES", domains.OFFICE31_CLASSES[:7])
+    assert faults("office31", root) == {".": ("extra", "14 pictures of dslr, the official data set has 13")}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "counted"), [("cifar10", "PUBLISHED"), ("gtsrb", "COMPLETE"), ("awa2", "PICTURES")]
+)
+def test_more_pictures_than_were_published_are_a_fault_and_are_not_read(tmp_path, monkeypatch, dataset, counted):
+    root = WRITERS[dataset][0](tmp_path / dataset)
+    reader = import_module(f"headstrong.data.{dataset}")
+    few = 40 if dataset == "awa2" else replace(getattr(reader, counted), train=40)
+    monkeypatch.setattr(reader, counted, few)
+    if dataset == "gtsrb":
+        monkeypatch.setattr(reader, "COMPETITION", replace(reader.COMPETITION, train=30))
+    assert [kind for kind, _ in faults(dataset, root).values()] == ["extra"]
+    with pytest.raises(BrokenFileError, match=r"\d+ (training )?pictures, the official data set has 40"):
+        reader.listing(root, Part(dataset, "train", 0, (dataset,), 0.2))
+
+
+def test_which_set_of_signs_it_is_and_what_its_lists_say(tmp_path):
+    root = official_folders.write_gtsrb(tmp_path / "gtsrb", complete=True)
+    folder = root / "GTSRB" / "Final_Training" / "Images"
+    verdict = verification.verify("gtsrb", root)
+    assert [count.official for count in verdict.counts] == [39209, 12630]
+    (folder / "00007" / "00001_00002.ppm").unlink()
+    official_folders.write_image(folder / "00008" / "00009_00000.ppm")
+    official_folders.replace_line(folder / "00009" / "GT-00009.csv", 3, "00000_00001.ppm;12;10;1;1;11;9;8")
+    assert {path: kind for path, (kind, _) in faults("gtsrb", root).items()} == {
+        "GTSRB/Final_Training/Images/00007/00001_00002.ppm": "missing",
+        "GTSRB/Final_Training/Images/00008/00009_00000.ppm": "extra",
+        "GTSRB/Final_Training/Images/00009/GT-00009.csv": "broken",
+    }
+
+
+def test_a_training_picture_among_the_tests_is_a_fault_where_it_is_not_one_in_a_thousand(signs, monkeypatch):
+    train = signs / "GTSRB" / "Training" / "00007" / "00001_00002.ppm"
+    shutil.copy(signs / "GTSRB" / "Final_Test" / "Images" / "00003.ppm", train)
+    assert faults("gtsrb", signs)["GTSRB/Training/00007/00001_00002.ppm"] == (
+        "broken",
+        "the same picture as GTSRB/Final_Test/Images/00003.ppm, which is for tests; remove it",
+    )
+    monkeypatch.setattr(image_folders, "TOLERATED", 1 / 500)
+    assert faults("gtsrb", signs) == {}
+    assert "GTSRB/Training/00007/00001_00002.ppm" in notes("gtsrb", signs)
 
 
 # --- lists ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from headstrong.data.image_folders import apart, check_classes, images
-from headstrong.data.listings import Listing, Part, of_classes, permuted
+from headstrong.data.listings import Listing, Part, check_number, of_classes, permuted
 from headstrong.errors import MissingDataError
 
 CLASSES = (
@@ -38,5 +38,6 @@ def listing(root: Path, part: Part) -> Listing:
         order = permuted(files, part.seed, "split", part.domain, name)
         columns[name] = [f"{name}/{file}" for file in apart(order, part, folder / name)]
     many = sum(map(len, found.values()))
+    check_number(folder, many, "pictures", PICTURES)
     note = f"AwA2 in {root}: found {many} of {PICTURES} images in {len(found)} classes"
     return of_classes(root, folder, part.split, columns, list(CLASSES), note)

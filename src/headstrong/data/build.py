@@ -47,6 +47,7 @@ class _Pictures(NamedTuple):
     pictures: int
     classes: dict[str, list[str]]
     inputs: Inputs | None
+    variant: str = ""  # which of several publications of the data set
 
 
 class _Source(NamedTuple):
@@ -134,6 +135,8 @@ def picture_modules(source: str) -> tuple[str, ...]:
 def build_pictures(settings: dict[str, Any], output: Path, *, code: str, processes: int = 1) -> list[Skipped]:
     """Write the file of pictures of one domain and split; returns the pictures that were skipped.
 
+    The manifest beside it says which publication of the data set was read, `variant`, where there are several.
+
     `settings`: source, domain, split ("train", "validation" or "test"), size [H, W], count (None: all, not for
     objects), seed; for all but objects also domains (all of the study: their classes must be the same), for office31,
     folder and awa2 test_share, for folder the name of it. validation_share, where there are no official validation
@@ -151,7 +154,7 @@ def build_pictures(settings: dict[str, Any], output: Path, *, code: str, process
         source.samples,
         count=source.pictures,
         size=tuple(settings["size"]),
-        dataset=settings.get("folder") or settings["source"],
+        dataset=_name(settings),
         domain=settings["domain"],
         split=settings["split"],
         classes=source.classes,
@@ -161,8 +164,17 @@ def build_pictures(settings: dict[str, Any], output: Path, *, code: str, process
         inputs=source.inputs.digest if source.inputs else None,
     )
     facts = {"settings": settings, "code": code, "counts": {"rows": source.pictures - len(skipped)}, "skipped": skipped}
+    facts |= {"variant": source.variant} if source.variant else {}
     manifest.write(output, facts, source.inputs, source.pictures)
     return skipped
+
+
+def _name(settings: dict[str, Any]) -> str:
+    """What the data set is called in results: a folder by its name, which is never that of a published data set."""
+    folder = settings.get("folder")
+    if folder in PICTURE_SOURCES:
+        return f"{folder} (own folder)"
+    return folder or str(settings["source"])
 
 
 def _open_pictures(settings: dict[str, Any], processes: int, skip: bool) -> _Pictures:
@@ -178,11 +190,13 @@ def _open_pictures(settings: dict[str, Any], processes: int, skip: bool) -> _Pic
     if source not in SEVERAL_DOMAINS and {domain, *domains} != {source}:
         raise ConfigError(f"{source} has one domain, called as it is: domain must be '{source}', not '{domain}'")
     root = locate(source, settings.get("folder"))
-    if source == "office31" and count is None:
-        # All of it is asked for: part of it would be another data set under the same name.
-        log.info(module.check_office31(root, domains))
+    if source == "office31":
+        # Where all of it is asked for, part of it would be another data set under the same name.
+        log.info(module.check_office31(root, domains, whole=count is None))
     shares = {name: settings.get(name) for name in ("test_share", "validation_share")}
-    part = importlib.import_module(_LISTINGS).Part(domain, split, settings["seed"], domains, **shares)
+    part = importlib.import_module(_LISTINGS).Part(
+        domain, split, settings["seed"], domains, **shares, official=source != "folder"
+    )
     listing = module.listing(root, part)
     log.info(listing.note)
     pictures = count if count is not None else len(listing)
@@ -191,7 +205,7 @@ def _open_pictures(settings: dict[str, Any], processes: int, skip: bool) -> _Pic
         found: Iterator[Picture | Skipped] = listing.samples(size, count, processes, skip, first)
         return found
 
-    return _Pictures(samples, pictures, listing.classes, _inputs(root, listing))
+    return _Pictures(samples, pictures, listing.classes, _inputs(root, listing), listing.variant)
 
 
 def _inputs(root: Path, listing: Listing) -> Inputs:
@@ -209,5 +223,5 @@ def _inputs(root: Path, listing: Listing) -> Inputs:
         return (path for path in paths if path.is_file())
 
     # By name, like the sources: dense data do not hang on it.
-    images = importlib.import_module("headstrong.data.image_folders").SUFFIXES
+    images = importlib.import_module("headstrong.data.image_checks").SUFFIXES
     return Inputs(root, pictures, tuple(_below(root, images)), known)

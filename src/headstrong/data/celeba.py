@@ -1,25 +1,27 @@
 """CelebA (Liu et al., ICCV 2015): 202,599 photographs of faces with 40 binary attributes, each a label.
 
 `<root>/img_align_celeba/*.jpg`, `<root>/list_attr_celeba.txt` and `<root>/list_eval_partition.txt`; also as they are
-handed out, below `Img/`, `Anno/` and `Eval/`. The partition (0 train, 1 validation, 2 test) is the official one.
+handed out, below `Img/`, `Anno/` and `Eval/`. Lists may also be tables with commas, `.csv`, whose first line names the
+columns. The partition (0 train, 1 validation, 2 test) is the official one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstrong.data.image_folders import first_folder
-from headstrong.data.listings import BINARY, SPLITS, Listing, Part, permuted
-from headstrong.data.text_lists import check_same, once, read_lines, split_columns, whole, wrong
+from headstrong.data.listings import BINARY, SPLITS, Listing, Part, check_number, permuted
+from headstrong.data.text_lists import Line, check_same, once, read_lines, split_columns, whole, wrong
 from headstrong.errors import MissingDataError
 from headstrong.picturelabels import CELEBA_LABELS
 
 LABELS = CELEBA_LABELS
 ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
-PICTURES = 202599
+PICTURES = {"train": 162770, "validation": 19867, "test": 19962}
 
 
 def listing(root: Path, part: Part) -> Listing:
@@ -32,19 +34,22 @@ def listing(root: Path, part: Part) -> Listing:
     lines, values = _attributes(attributes)
     split_of = _partition(partition, attributes, lines)
     row = {name: position for position, name in enumerate(lines)}
-    names = permuted([name for name in lines if split_of[name] == part.split], part.seed, "order", part.split)
+    chosen = [name for name in lines if split_of[name] == part.split]
+    check_number(root, len(chosen), f"pictures listed for {part.split}", PICTURES[part.split])
+    names = permuted(chosen, part.seed, "order", part.split)
     rows = np.array([row[name] for name in names], dtype=np.int64)
     labels = {label: values[rows, column] for column, label in enumerate(LABELS)}
-    note = f"CelebA in {root}: {len(lines)} of {PICTURES} pictures listed, {len(names)} of them for {part.split}"
+    listed = f"{len(lines)} of {sum(PICTURES.values())} pictures listed, {len(names)} of them for {part.split}"
+    note = f"CelebA in {root}: {listed}"
     return Listing(root, folder, part.split, names, labels, {label: list(BINARY) for label in LABELS}, note)
 
 
 def image_folder(root: Path) -> Path:
-    """The folder of the images; MissingDataError where there is none."""
+    """The folder of the images, which may lie in one of the same name; MissingDataError where there is none."""
     folder = first_folder(root / "img_align_celeba", root / "Img" / "img_align_celeba")
     if folder is None:
         raise MissingDataError(f"{root / 'img_align_celeba'}: no such folder; unpack img_align_celeba.zip there")
-    return folder
+    return first_folder(folder / folder.name) or folder
 
 
 def lists(root: Path) -> tuple[Path, Path]:
@@ -59,22 +64,19 @@ def partition(root: Path) -> dict[str, str]:
 
 
 def _found(root: Path, folder: str, name: str) -> Path:
-    return root / folder / name if (root / folder / name).is_file() else root / name
+    """A list, where it may lie and under both of its names; where it is not, its official place."""
+    names = (name, Path(name).with_suffix(".csv").name)
+    places = [place / one for one in names for place in (root / folder, root)]
+    return next((place for place in places if place.is_file()), root / name)
 
 
 def _attributes(path: Path) -> tuple[dict[str, int], NDArray[np.int16]]:
     """Name -> number of its line, and whether each picture has each attribute, 0 or 1 (N, 40)."""
-    lines = read_lines(path)
-    if len(lines) < 2 or tuple(lines[1][1].split()) != LABELS:
-        raise wrong(path, 2, "other names", f"the {len(LABELS)} attributes, {LABELS[0]} to {LABELS[-1]}")
-    rows = lines[2:]
-    many = whole(path, lines[0][0], lines[0][1], range(10**9), "number of pictures")
-    if many != len(rows):
-        raise wrong(path, lines[0][0], f"{many} pictures said, {len(rows)} follow", "as many as said")
+    rows = _rows_of_table(path, LABELS) if path.suffix == ".csv" else _rows_of_list(path)
     values = np.zeros((len(rows), len(LABELS)), dtype=np.int16)
     named = []
     for position, line in enumerate(rows):
-        name, *found = split_columns(path, line, 1 + len(LABELS))
+        name, *found = _columns(path, line, 1 + len(LABELS))
         strange = next((value for value in found if value not in ("1", "-1")), None)
         if strange is not None:
             raise wrong(path, line[0], f"{LABELS[found.index(strange)]} is '{strange}'", "1 or -1")
@@ -83,11 +85,37 @@ def _attributes(path: Path) -> tuple[dict[str, int], NDArray[np.int16]]:
     return once(path, named), values
 
 
+def _rows_of_list(path: Path) -> list[Line]:
+    """The rows below the number of pictures and the names of the attributes."""
+    lines = read_lines(path)
+    if len(lines) < 2 or tuple(lines[1][1].split()) != LABELS:
+        raise wrong(path, 2, "other names", f"the {len(LABELS)} attributes, {LABELS[0]} to {LABELS[-1]}")
+    rows = lines[2:]
+    many = whole(path, lines[0][0], lines[0][1], range(10**9), "number of pictures")
+    if many != len(rows):
+        raise wrong(path, lines[0][0], f"{many} pictures said, {len(rows)} follow", "as many as said")
+    return rows
+
+
+def _rows_of_table(path: Path, names: Sequence[str]) -> list[Line]:
+    """The rows below the names of the columns: that of the picture, then these."""
+    lines = read_lines(path)
+    if not lines or [field.strip() for field in lines[0][1].split(",")][1:] != [*names]:
+        raise wrong(path, 1, "other names", f"image_id,{names[0]}{',...' if len(names) > 1 else ''}")
+    return lines[1:]
+
+
+def _columns(path: Path, line: Line, many: int) -> list[str]:
+    if path.suffix != ".csv":
+        return split_columns(path, line, many)
+    return [field.strip() for field in split_columns(path, line, many, ",")]
+
+
 def _partition(path: Path, attributes: Path, lines: dict[str, int]) -> dict[str, str]:
     """Name -> split."""
     found, named = {}, []
-    for line in read_lines(path):
-        name, number = split_columns(path, line, 2)
+    for line in _rows_of_table(path, ("partition",)) if path.suffix == ".csv" else read_lines(path):
+        name, number = _columns(path, line, 2)
         found[name] = SPLITS[whole(path, line[0], number, range(len(SPLITS)), "part")]
         named.append((line[0], name))
     check_same(attributes, lines, path, once(path, named))

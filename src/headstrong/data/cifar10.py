@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstrong.data.image_folders import first_folder, held_out, official_listing, whats_there
+from headstrong.data.image_folders import Publication, first_folder, held_out, official_listing
 from headstrong.data.listings import Listing, Part, of_classes, permuted
 from headstrong.errors import BrokenFileError, MissingDataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = "cifar-10-batches-py"
-_TITLE = "CIFAR-10 (50000 and 10000 when whole)"
+PUBLISHED = Publication("CIFAR-10", train=50000, test=10000)
 
 
 def listing(root: Path, part: Part) -> Listing:
@@ -30,7 +30,7 @@ def listing(root: Path, part: Part) -> Listing:
         return _of_batches(root, part)
     if first_folder(root / "train", root / "test") is None:
         raise MissingDataError(f"{root}: neither {BATCHES}/ nor train/ and test/ is there; place one of the two")
-    return official_listing(root, part, CLASSES, _TITLE)
+    return official_listing(root, part, CLASSES, lambda found: PUBLISHED)
 
 
 def batches(root: Path) -> dict[Path, str]:
@@ -49,7 +49,7 @@ def _of_batches(root: Path, part: Part) -> Listing:
     for name in CLASSES:
         order = permuted(by_class[name], part.seed, "split", part.domain, wanted, name)
         columns[name] = order if wanted == "test" else held_out(order, part, root / BATCHES)
-    note = whats_there(_TITLE, root, *(files for _, files in there.values()))
+    note = PUBLISHED.note(root, *(files for _, files in there.values()))
     return of_classes(root, root / BATCHES, part.split, columns, list(CLASSES), note, pixels)
 
 

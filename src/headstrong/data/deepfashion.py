@@ -1,23 +1,25 @@
 """DeepFashion, Category and Attribute Prediction Benchmark (Liu et al., CVPR 2016): photographs of clothes.
 
 The fine annotation, `<root>/Anno_fine/`, has 50 categories and 26 attributes in six groups; each is a label, and each
-group as well: the one attribute of it that is present, else "none or several". Where it is absent, the coarse one is
-read, `<root>/Anno_coarse/` (once `Anno/`) with `<root>/Eval/list_eval_partition.txt`: of it the category only, because
-its thousand attributes were gathered from captions. The partition is the official one. Images lie in `<root>/img/` or
-`<root>/Img/img/`; boxes and landmarks are not used.
+group as well: the one attribute of it that is present, else "none or several". Without the lists of categories,
+pictures have the other labels only. Where the fine annotation is absent, the coarse one is read, `<root>/Anno_coarse/`
+(once `Anno/`) with `<root>/Eval/list_eval_partition.txt`: of it the category only, because its thousand attributes were
+gathered from captions. The partition is the official one. Images lie in `<root>/img/` or `<root>/Img/img/`; boxes and
+landmarks are not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstrong.data.image_folders import SUFFIXES, first_folder
-from headstrong.data.listings import BINARY, Listing, Part, permuted
+from headstrong.data.image_checks import SUFFIXES
+from headstrong.data.image_folders import first_folder
+from headstrong.data.listings import BINARY, Listing, Part, check_number, permuted
 from headstrong.data.text_lists import Line, body, check_same, once, read_lines, split_columns, whole, wrong
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.picturelabels import DEEPFASHION_ATTRIBUTES, DEEPFASHION_GROUPS, DEEPFASHION_LABELS
@@ -28,6 +30,10 @@ LABELS = DEEPFASHION_LABELS
 CATEGORY = "category"
 CATEGORIES = 50
 NONE = "none or several"  # the last class of a group
+PICTURES = {
+    "fine": {"train": 14000, "validation": 2000, "test": 4000},
+    "coarse": {"train": 209222, "validation": 40000, "test": 40000},
+}
 OFFICIAL_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
@@ -42,10 +48,17 @@ def listing(root: Path, part: Part) -> Listing:
     part.check_partitioned()
     folder, annotation = image_folder(root), annotated(root)
     names, labels, classes = annotation.read(part.split)
+    check_number(root, len(names), f"pictures listed for {part.split}", PICTURES[annotation.kind][part.split])
+    others = {split: annotation.names(split) for split in OFFICIAL_SPLITS if split != part.split}
+    for name, split in listed_again(names, others):
+        raise BrokenFileError(f"{folder / name}: listed twice, for {part.split} and {split}; get the lists again")
     row = {name: position for position, name in enumerate(names)}
     order = permuted(names, part.seed, "order", part.split)
     rows = np.array([row[name] for name in order], dtype=np.int64)
-    note = f"DeepFashion in {root}: {len(names)} pictures listed for {part.split} ({annotation.kind} annotation)"
+    without = "" if CATEGORY in labels else ", without categories, whose lists are not there"
+    note = (
+        f"DeepFashion in {root}: {len(names)} pictures listed for {part.split} ({annotation.kind} annotation{without})"
+    )
     chosen = {label: numbers[rows] for label, numbers in labels.items()}
     return Listing(root, folder, part.split, order, chosen, classes, note)
 
@@ -71,12 +84,22 @@ class Annotation:
         official = OFFICIAL_SPLITS[split]
         return _fine(self.folder, official) if self.kind == "fine" else _coarse(self.folder, self.partition, official)
 
+    def names(self, split: str) -> list[str]:
+        """The pictures that the lists of a split name; none where there is no list. BrokenFileError as `read`."""
+        official = OFFICIAL_SPLITS[split]
+        if self.kind == "fine":
+            pictures = _lists(self.folder, official)[0]
+            return _named(pictures) if pictures.is_file() else []
+        return []  # one list has all splits, and each picture once
+
     def files(self) -> list[Path]:
         """The files that are read."""
         if self.kind == "coarse":
             return [self.folder / "list_category_cloth.txt", self.folder / "list_category_img.txt", self.partition]
-        lists = [path for split in OFFICIAL_SPLITS.values() for path in _lists(self.folder, split)]
-        return [self.folder / "list_attr_cloth.txt", self.folder / "list_category_cloth.txt", *lists]
+        each = [_lists(self.folder, split) for split in OFFICIAL_SPLITS.values()]
+        needed = [self.folder / "list_attr_cloth.txt", *(path for lists in each for path in lists[:2])]
+        categories = [self.folder / "list_category_cloth.txt", *(lists[2] for lists in each)]
+        return [*needed, *(categories if has_categories(self.folder) else [])]
 
 
 def annotated(root: Path) -> Annotation:
@@ -92,18 +115,40 @@ def annotated(root: Path) -> Annotation:
 
 
 def _fine(folder: Path, split: str) -> tuple[list[str], Labels, dict[str, list[str]]]:
-    order, categories = _attribute_names(folder / "list_attr_cloth.txt"), _categories(folder)
     pictures, attributes, numbers = _lists(folder, split)
-    named = body(pictures, read_lines(pictures), lambda text: "/" not in text)
-    names = list(once(pictures, [(number, _image(pictures, (number, text))) for number, text in named]))
+    names = _named(pictures)
+    order = _attribute_names(folder / "list_attr_cloth.txt")
     values = _attribute_values(attributes, len(names), pictures)
-    labels = {CATEGORY: _category_numbers(numbers, len(names), pictures)}
+    labels: Labels = {}
+    classes: dict[str, list[str]] = {}
+    if has_categories(folder):
+        classes[CATEGORY] = _categories(folder)
+        labels[CATEGORY] = _category_numbers(numbers, len(names), pictures)
     labels |= {name: values[:, order.index(name)] for name in ATTRIBUTES}
-    classes = {CATEGORY: categories} | {name: list(BINARY) for name in ATTRIBUTES}
+    classes |= {name: list(BINARY) for name in ATTRIBUTES}
     for group, members in GROUPS.items():
         labels[group] = _only_one(labels, members)
         classes[group] = [*members, NONE]
     return names, labels, classes
+
+
+def _named(path: Path) -> list[str]:
+    """The pictures that a list of a split names."""
+    named = body(path, read_lines(path), lambda text: "/" not in text)
+    return list(once(path, [(number, _image(path, (number, text))) for number, text in named]))
+
+
+def listed_again(names: Sequence[str], others: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """The names that another split has as well, each with that split; others: split -> its names."""
+    for split, listed in others.items():
+        again = set(listed)
+        yield from ((name, split) for name in names if name in again)
+
+
+def has_categories(folder: Path) -> bool:
+    """Whether any list of categories is there: without one, pictures of the fine annotation have no category."""
+    lists = [folder / "list_category_cloth.txt", *(_lists(folder, split)[2] for split in OFFICIAL_SPLITS.values())]
+    return any(path.is_file() for path in lists)
 
 
 def _lists(folder: Path, split: str) -> list[Path]:

@@ -7,24 +7,31 @@ names of the class folders, sorted, and all domains of a study have the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from headstrong.data.image_folders import apart, class_names, class_root, images
-from headstrong.data.listings import Listing, Part, of_classes, permuted
+from headstrong.data.image_checks import twins
+from headstrong.data.image_folders import REPEATED, apart, check_classes, class_names, class_root, images
+from headstrong.data.listings import Listing, Part, check_number, of_classes, permuted
 from headstrong.errors import BrokenFileError, ConfigError
 
 __all__ = ["check_office31", "class_names", "listing"]
 
 OFFICE31 = {"amazon": 2817, "dslr": 498, "webcam": 795}  # images of each domain
-OFFICE31_CLASSES = 31
+OFFICE31_CLASSES = (
+    "back_pack", "bike", "bike_helmet", "bookcase", "bottle", "calculator", "desk_chair", "desk_lamp",
+    "desktop_computer", "file_cabinet", "headphones", "keyboard", "laptop_computer", "letter_tray", "mobile_phone",
+    "monitor", "mouse", "mug", "paper_notebook", "pen", "phone", "printer", "projector", "punchers", "ring_binder",
+    "ruler", "scissors", "speaker", "stapler", "tape_dispenser", "trash_can",
+)  # fmt: skip
 
 
 def listing(root: Path, part: Part) -> Listing:
     """The pictures of one domain and split, the classes taking turns.
 
     Each class is split by a permutation that seed, domain and class decide; `test_share` of it, rounded, and never none
-    or all, is for tests, and `validation_share` of what is left for validation.
+    or all, is for tests, and `validation_share` of what is left for validation. Unless the files are a published data
+    set's, none may have the bytes of another.
     Raises MissingDataError or BrokenFileError, naming folder or file, and ConfigError for a share that cannot be.
     """
     classes = class_names(root, [part.domain, *part.domains])
@@ -35,23 +42,36 @@ def listing(root: Path, part: Part) -> Listing:
         order = permuted(files, part.seed, "split", part.domain, name)
         columns[name] = [f"{name}/{file}" for file in apart(order, part, folder / name)]
     note = f"{root / part.domain}: found {sum(map(len, found.values()))} images in {len(found)} classes"
-    return of_classes(root / part.domain, folder, part.split, columns, classes, note)
+    unusable = {} if part.official else repeated(folder, found)
+    return of_classes(root / part.domain, folder, part.split, columns, classes, note, unusable=unusable)
 
 
-def check_office31(root: Path, domains: Sequence[str] = tuple(OFFICE31)) -> str:
-    """A line about what is there; BrokenFileError, or what `listing` raises, unless these domains are whole.
+def repeated(folder: Path, found: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Why pictures must not be used: those with the bytes of one before them, by name.
 
-    domains: of OFFICE31; ConfigError for another.
+    Whichever split they fall to, one of the two would be in training and the other in the tests, or a picture would
+    count twice. found: class -> its files, in `folder`.
+    """
+    names = {folder / name / file: f"{name}/{file}" for name, files in found.items() for file in files}
+    return {names[path]: REPEATED.format(twin) for path, twin in twins([*names]).items()}
+
+
+def check_office31(root: Path, domains: Sequence[str] = tuple(OFFICE31), *, whole: bool = True) -> str:
+    """A line about what is there; BrokenFileError or MissingDataError, naming folder or domain, unless these domains
+    have the classes of Office-31 and as many images.
+
+    domains: of OFFICE31; ConfigError for another. whole: False: fewer images will do.
     """
     unknown = next((domain for domain in domains if domain not in OFFICE31), None)
     if unknown is not None:
         raise ConfigError(f"office31 has no domain '{unknown}'; choose from {', '.join(OFFICE31)}")
     classes = class_names(root, domains)
-    if len(classes) != OFFICE31_CLASSES:
-        raise BrokenFileError(f"{root}: {len(classes)} classes, Office-31 has {OFFICE31_CLASSES}; get it again")
+    check_classes(class_root(root, domains[0]), classes, OFFICE31_CLASSES)
+    sizes = []
     for domain in domains:
         found, expected = sum(map(len, images(class_root(root, domain)).values())), OFFICE31[domain]
-        if found != expected:
+        check_number(root / domain, found, "images", expected)
+        if whole and found < expected:
             raise BrokenFileError(f"{root / domain}: {found} images, Office-31 has {expected}; get it again")
-    sizes = ", ".join(f"{OFFICE31[domain]} of {domain}" for domain in domains)
-    return f"Office-31 in {root}: {sizes} images in {len(classes)} classes"
+        sizes.append(f"{found} of {expected} of {domain}")
+    return f"Office-31 in {root}: {', '.join(sizes)} images in {len(classes)} classes"

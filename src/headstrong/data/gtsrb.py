@@ -1,7 +1,11 @@
 """German Traffic Sign Recognition Benchmark (Stallkamp et al., Neural Networks 2012): 43 classes of traffic signs.
 
-Two layouts, found by themselves: the official one as torchvision unpacks it, `<root>/GTSRB/Training/<5 digits>/*.ppm`,
-`<root>/GTSRB/Final_Test/Images/*.ppm` and `<root>/GT-final_test.csv`, and folders of images, `<root>/train/<class>/*`
+Two sets of training pictures were published: the complete one, 39,209 pictures, and the training part of the
+competition of 2011, 26,640 of them, which torchvision fetches. The test pictures are the same.
+
+Three layouts are recognised: the complete set, `<root>/GTSRB/Final_Training/Images/<5 digits>/*.ppm` with a list
+`GT-<5 digits>.csv` in each folder; the competition's part, `<root>/GTSRB/Training/<5 digits>/*.ppm`; both with
+`<root>/GTSRB/Final_Test/Images/*.ppm` and `<root>/GT-final_test.csv`; and folders of images, `<root>/train/<class>/*`
 and `<root>/test/<class>/*`.
 
 The training pictures are frames of *tracks*: a car drives up to a sign, and neighbours of its 30 or so frames are
@@ -17,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from headstrong.data.image_folders import (
+    Publication,
     check_classes,
     first_folder,
     folders,
@@ -24,7 +29,7 @@ from headstrong.data.image_folders import (
     image_files,
     images,
     official_listing,
-    whats_there,
+    tested,
 )
 from headstrong.data.listings import Listing, Part, of_classes, permuted
 from headstrong.data.text_lists import once, read_lines, split_columns, whole, wrong
@@ -40,7 +45,8 @@ CLASSES = (
     "ahead or left", "keep right", "keep left", "roundabout", "end of no overtaking", "end of no overtaking by lorries",
 )  # fmt: skip
 HEADER = ("Filename", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId")
-_TITLE = "GTSRB (26640 and 12630 in torchvision's archives)"
+COMPLETE = Publication("GTSRB", train=39209, test=12630, variant="the complete training set")
+COMPETITION = Publication("GTSRB", train=26640, test=12630, variant="the training part of the 2011 competition")
 _TRACK = re.compile(r"(\d+)_\d+\.\w+")
 
 
@@ -54,25 +60,54 @@ def listing(root: Path, part: Part) -> Listing:
     if not (root / "GTSRB").is_dir():
         if first_folder(root / "train", root / "test") is None:
             raise MissingDataError(f"{root}: neither GTSRB/ nor train/ and test/ is there; place one of the two")
-        return official_listing(root, part, (), _TITLE, partial(_track, folder=root / "train"))
+        return official_listing(root, part, (), published, partial(_track, folder=root / "train"))
     training, testing, tests = official_places(root)
     train, test = _training(training), _tests(tests, testing)
-    note = whats_there(_TITLE, root, train, test)
-    tested = part.split == "test"
+    publication = published(sum(map(len, train.values())), training)
+    note = publication.note(root, train, test)
+    is_test = part.split == "test"
     columns = {}
-    for name, (digits, files) in zip(CLASSES, (test if tested else train).items(), strict=True):
-        order = permuted(files, part.seed, "split", part.domain, "test" if tested else "train", digits)
-        if not tested:
+    for name, (digits, files) in zip(CLASSES, (test if is_test else train).items(), strict=True):
+        order = permuted(files, part.seed, "split", part.domain, "test" if is_test else "train", digits)
+        if not is_test:
             chosen = held_out(order, part, training / digits, partial(_track, folder=training / digits))
             order = [f"{digits}/{file}" for file in chosen]
         columns[name] = order
-    folder = testing if tested else training
-    return of_classes(root, folder, part.split, columns, list(CLASSES), note)
+    every_test = [testing / file for files in test.values() for file in files]
+    every_training = [training / digits / file for digits, files in train.items() for file in files]
+    repeated = {} if is_test else tested(every_training, every_test)
+    return of_classes(
+        root,
+        testing if is_test else training,
+        part.split,
+        columns,
+        list(CLASSES),
+        note,
+        unusable={path.relative_to(training).as_posix(): reason for path, reason in repeated.items()},
+        variant=publication.variant,
+    )
 
 
 def official_places(root: Path) -> tuple[Path, Path, Path]:
-    """Of the official layout, the folders of the training and of the test pictures, and the list of the latter."""
-    return root / "GTSRB" / "Training", root / "GTSRB" / "Final_Test" / "Images", root / "GT-final_test.csv"
+    """Of the official layouts, the folders of the training and of the test pictures, and the list of the latter.
+
+    BrokenFileError where both sets of training pictures are there: which one is meant cannot be known.
+    """
+    base = root / "GTSRB"
+    complete, competition = base / "Final_Training" / "Images", base / "Training"
+    if complete.is_dir() and competition.is_dir():
+        raise BrokenFileError(
+            f"{base}: both Training/ (the competition's part) and Final_Training/ (the complete training set) are "
+            "there, expected one of them; move the other away"
+        )
+    training = complete if complete.is_dir() else competition
+    return training, base / "Final_Test" / "Images", root / "GT-final_test.csv"
+
+
+def published(found: int, training: Path = Path("train")) -> Publication:
+    """Which set of training pictures it is, by its folder, else by their number: a folder may have been renamed."""
+    complete = training.parent.name == "Final_Training" or found > COMPETITION.train
+    return COMPLETE if complete else COMPETITION
 
 
 def tells_track(file: str) -> bool:
@@ -96,27 +131,54 @@ def digits() -> list[str]:
 
 
 def _training(folder: Path) -> dict[str, list[str]]:
-    """Class folder -> its files, both sorted."""
+    """Class folder -> its files, and those that its list names, sorted; BrokenFileError for one that has no line."""
     if not folder.is_dir():
-        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB-Training_fixed.zip there")
+        raise MissingDataError(
+            f"{folder}: no such folder; unpack GTSRB-Training_fixed.zip there, or GTSRB_Final_Training_Images.zip"
+        )
     check_classes(folder, folders(folder), digits())
-    return images(folder)
-
-
-def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
-    """`listed_tests`, where there is a folder and no stranger in it; raises as it does where there is not."""
-    found = listed_tests(path)
-    listed = {file for files in found.values() for file in files}
-    if not folder.is_dir():
-        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB_Final_Test_Images.zip there")
-    stranger = next((file for file in image_files(folder) if file not in listed), None)
-    if stranger is not None:
-        raise BrokenFileError(f"{folder / stranger}: {path.name} has no line of it, expected one; get the list again")
+    found = images(folder)
+    for name, files in found.items():
+        listed = listed_training(folder, name)
+        if listed is not None:
+            _check_listed(folder / name, files, listed, f"GT-{name}.csv")
+            found[name] = listed
     return found
 
 
-def listed_tests(path: Path) -> dict[str, list[str]]:
-    """Class folder -> the files that the list has of it, in its order.
+def listed_training(folder: Path, name: str) -> list[str] | None:
+    """The files that the list in a class folder of the complete set names, sorted; None where there is no list.
+
+    Raises BrokenFileError, naming the line, where the list is not as it should be.
+    """
+    path = folder / name / f"GT-{name}.csv"
+    if folder.parent.name != "Final_Training" or not path.is_file():
+        return None
+    found = read_list(path)
+    strange = next((number for number in found if found[number] and number != name), None)
+    if strange is not None:
+        raise BrokenFileError(f"{path}: {found[strange][0]} is of class {int(strange)}, expected {int(name)}")
+    return sorted(found[name])
+
+
+def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
+    """The files of `read_list`, where there is a folder and no stranger in it; raises as it does where there is not."""
+    found = read_list(path)
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB_Final_Test_Images.zip there")
+    _check_listed(folder, image_files(folder), [file for files in found.values() for file in files], path.name)
+    return found
+
+
+def _check_listed(folder: Path, files: list[str], listed: list[str], name: str) -> None:
+    known = set(listed)
+    stranger = next((file for file in files if file not in known), None)
+    if stranger is not None:
+        raise BrokenFileError(f"{folder / stranger}: {name} has no line of it, expected one; get the list again")
+
+
+def read_list(path: Path) -> dict[str, list[str]]:
+    """Class folder -> the files that a list has of it, in its order.
 
     Raises MissingDataError where there is no list, BrokenFileError, naming the line, where it is not as it should be.
     """

@@ -1,19 +1,26 @@
 """Folders of images, a folder per class, and how the pictures of a class are split.
 
 `<root>/<domain>/<class>/*`, or with `images/` between domain and class. Hidden files, and files without an image's
-suffix, count for nothing.
+suffix, do not count. Files that mean an image but cannot be read (a broken link, a `.tif`) are listed, so that the
+reader refuses them.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from headstrong.data.listings import Listing, Part, of_classes, permuted
+from headstrong.data.image_checks import SUFFIXES, UNREAD, twins
+from headstrong.data.listings import Listing, Part, check_number, of_classes, permuted
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+TESTED = "the same picture as {}, which is for tests; remove it"
+TOLERATED = 1 / 1000  # share of the training pictures that may have the bytes of a test picture
+REPEATED = "the same picture as {}; remove one of them"
+log = logging.getLogger(__name__)
 OFFICIAL = ("train", "test")  # folders of a data set whose test pictures are official
 
 # --- folders -------------------------------------------------------------------------------------------------------
@@ -73,7 +80,10 @@ def images(folder: Path) -> dict[str, list[str]]:
 
 
 def image_files(folder: Path) -> list[str]:
-    """The names of the image files in a folder (SUFFIXES), sorted, without hidden ones; OSError where there is none."""
+    """The names of the image files in a folder, sorted, without hidden ones; OSError where there is no such folder.
+
+    Those that the reader refuses (UNREAD, broken links) are among them.
+    """
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if _is_image(entry))
 
@@ -91,7 +101,7 @@ def first_folder(*places: Path) -> Path | None:
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     hidden = entry.name.startswith(".")
-    return not hidden and entry.name.lower().endswith(SUFFIXES) and entry.is_file()
+    return not hidden and entry.name.lower().endswith((*SUFFIXES, *UNREAD)) and not entry.is_dir()
 
 
 def check_classes(folder: Path, found: Sequence[str], expected: Sequence[str]) -> None:
@@ -146,30 +156,82 @@ def _rounded(number: int, share: float) -> int:
     return min(max(1, round(number * share)), number - 1)
 
 
+@dataclass(frozen=True)
+class Publication:
+    """A data set with official test pictures, as it was published.
+
+    title: what it is called. train, test: official numbers of pictures. variant: which publication, where a data set
+    has several.
+    """
+
+    title: str
+    train: int
+    test: int
+    variant: str = ""
+
+    def note(self, root: Path, train: Mapping[str, Sequence[str]], test: Mapping[str, Sequence[str]]) -> str:
+        """A line about what is there, by class the files; BrokenFileError where there is more than was published."""
+        many = [sum(map(len, files.values())) for files in (train, test)]
+        for found, what, official in zip(many, ("training", "test"), (self.train, self.test), strict=True):
+            check_number(root, found, f"{what} pictures", official)
+        name = f"{self.title}, {self.variant}" if self.variant else self.title
+        return (
+            f"{name} ({self.train} and {self.test} when whole) in {root}: found {many[0]} to train with and "
+            f"{many[1]} to test with, in {len(train)} classes"
+        )
+
+
 def official_listing(
-    root: Path, part: Part, classes: Sequence[str], title: str, group: Callable[[str], str] = str
+    root: Path,
+    part: Part,
+    classes: Sequence[str],
+    published: Callable[[int], Publication],
+    group: Callable[[str], str] = str,
 ) -> Listing:
     """The part of a data set that is placed as <root>/train/<class>/* and <root>/test/<class>/*.
 
-    classes: those it must have; none: any, but the same in both. title: what the data set is called, and how many
-    pictures it has officially. group: of a file, what may not be torn apart.
+    classes: those it must have; none: any, but the same in both. published: of a number of training pictures, what was
+    published. group: of a file, what may not be torn apart.
     Raises MissingDataError and BrokenFileError, naming folder or file, and ConfigError as `held_out`.
     """
     names = class_names(root, OFFICIAL)
     if classes:
         check_classes(class_root(root, "train"), names, classes)
-    there = {folder: images(class_root(root, folder)) for folder in OFFICIAL}
+    places = {name: class_root(root, name) for name in OFFICIAL}
+    there = {name: images(place) for name, place in places.items()}
     wanted = "test" if part.split == "test" else "train"
-    folder = class_root(root, wanted)
     columns = {}
     for name, files in there[wanted].items():
         order = permuted(files, part.seed, "split", part.domain, wanted, name)
-        chosen = order if wanted == "test" else held_out(order, part, folder / name, group)
+        chosen = order if wanted == "test" else held_out(order, part, places[wanted] / name, group)
         columns[name] = [f"{name}/{file}" for file in chosen]
-    return of_classes(root, folder, part.split, columns, names, whats_there(title, root, there["train"], there["test"]))
+    publication = published(sum(map(len, there["train"].values())))
+    note = publication.note(root, there["train"], there["test"])
+    repeated = {} if wanted == "test" else tested(*(_paths(places[name], there[name]) for name in OFFICIAL))
+    unusable = {path.relative_to(places["train"]).as_posix(): reason for path, reason in repeated.items()}
+    return of_classes(
+        root, places[wanted], part.split, columns, names, note, unusable=unusable, variant=publication.variant
+    )
 
 
-def whats_there(title: str, root: Path, train: dict[str, list[str]], test: dict[str, list[str]]) -> str:
-    """A line about a data set with official test pictures: class -> its files."""
-    many = [sum(map(len, files.values())) for files in (train, test)]
-    return f"{title} in {root}: found {many[0]} to train with and {many[1]} to test with, in {len(train)} classes"
+def _paths(folder: Path, found: Mapping[str, Sequence[str]]) -> list[Path]:
+    """The files in `folder`, given by class folder."""
+    return [folder / name / file for name, files in found.items() for file in files]
+
+
+def tested(train: Sequence[Path], tests: Sequence[Path]) -> dict[Path, str]:
+    """Why training pictures must not be used: those with the bytes of a test picture.
+
+    Published data sets have such pictures (GTSRB one in some thousands): as few of them are told in the log and used.
+    """
+    found = {path: TESTED.format(twin) for path, twin in twins(train, tests).items()}
+    if not tolerable(len(found), len(train)):
+        return found
+    for path, reason in found.items():
+        log.warning("%s: %s (used: published data sets have a few such pictures)", path, reason)
+    return {}
+
+
+def tolerable(found: int, train: int) -> bool:
+    """Whether training pictures that are in the tests as well are as few as published data sets have."""
+    return found <= TOLERATED * train

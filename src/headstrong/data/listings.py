@@ -6,17 +6,20 @@ their shape is not kept; what they hold but colour (transparency, a note to turn
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from headstrong.data import image_checks
+from headstrong.data.image_checks import UNREAD
 from headstrong.data.image_errors import UNREADABLE, reason
 from headstrong.data.ordered import in_order
 from headstrong.data.pictures import Picture, Skipped
@@ -26,6 +29,7 @@ from headstrong.seeds import derive_seed
 LABEL = "class"  # of data sets whose pictures have one label only
 BINARY = ("absent", "present")  # the classes of an attribute
 SPLITS = ("train", "validation", "test")
+SKIPPABLE = ", or leave out such pictures with on_bad_image: skip"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Part:
 
     domains: all of the study. test_share: of each class, where there are no official test pictures. validation_share:
     of each class's training pictures, where there are no official validation pictures; None: none are held out.
+    official: the files are those of a published data set.
     """
 
     domain: str
@@ -42,6 +47,7 @@ class Part:
     domains: Sequence[str] = ()
     test_share: float | None = None
     validation_share: float | None = None
+    official: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -63,7 +69,8 @@ class Listing:
     place: folder of the data set or domain, for messages. folder: the names are files relative to it. names: of the N
     pictures, each once. labels: label -> class numbers int16 (N,). classes: label -> names of its classes. note: a line
     about what is there. pixels: name -> image uint8 (H, W, 3), where images are in memory already; files are then not
-    read.
+    read. unusable: name -> why a picture must not be used although it can be read, such as the same picture in another
+    split. variant: which of several publications of the data set this is; "": there is only one.
     """
 
     place: Path
@@ -74,6 +81,8 @@ class Listing:
     classes: Mapping[str, list[str]]
     note: str
     pixels: Mapping[str, NDArray[np.uint8]] | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    variant: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -107,7 +116,8 @@ class Listing:
         self, size: tuple[int, int], names: list[str], processes: int, skip: bool
     ) -> Iterator[NDArray[np.uint8] | str]:
         if self.pixels is None:
-            return in_order(partial(_image_or_reason, self.folder, self.place, size, skip), names, processes)
+            asked = [(name, self.unusable.get(name, "")) for name in names]
+            return in_order(partial(_image_or_reason, self.folder, self.place, size, skip), asked, processes)
         return (_resized(Image.fromarray(self.pixels[name]), size) for name in names)
 
 
@@ -119,6 +129,8 @@ def of_classes(
     classes: list[str],
     note: str,
     pixels: Mapping[str, NDArray[np.uint8]] | None = None,
+    unusable: Mapping[str, str] | None = None,
+    variant: str = "",
 ) -> Listing:
     """The listing of pictures with one label, "class": the classes take turns, so that the first pictures, however
     many, have as many of each as there can be.
@@ -129,7 +141,16 @@ def of_classes(
     turns = range(max(map(len, columns.values()), default=0))
     drawn = [(column[turn], number[name]) for turn in turns for name, column in columns.items() if turn < len(column)]
     labels = {LABEL: np.array([found for _, found in drawn], dtype=np.int16)}
-    return Listing(place, folder, split, [name for name, _ in drawn], labels, {LABEL: classes}, note, pixels)
+    names = [name for name, _ in drawn]
+    return Listing(place, folder, split, names, labels, {LABEL: classes}, note, pixels, unusable or {}, variant)
+
+
+def check_number(place: Path, found: int, what: str, official: int) -> None:
+    """BrokenFileError where there are more pictures, `what` they are for, than the official data set has."""
+    if found > official:
+        raise BrokenFileError(
+            f"{place}: {found} {what}, the official data set has {official}; remove what does not belong to it"
+        )
 
 
 def permuted(items: Sequence[str], *parts: object) -> list[str]:
@@ -142,13 +163,17 @@ def permuted(items: Sequence[str], *parts: object) -> list[str]:
 
 
 def _image_or_reason(
-    folder: Path, place: Path, size: tuple[int, int], skip: bool, name: str
+    folder: Path, place: Path, size: tuple[int, int], skip: bool, asked: tuple[str, str]
 ) -> NDArray[np.uint8] | str:
+    """The image of a name, or why there is none where bad images are skipped. asked: name, and why it is unusable."""
+    name, unusable = asked
     try:
+        if unusable:
+            raise BrokenFileError(f"{folder / name}: {unusable}")
         return read_image(folder / name, size)
     except (BrokenFileError, MissingDataError) as error:
         if not skip:
-            raise
+            raise type(error)(f"{error}{SKIPPABLE}") from error
         # It goes into the file, whose bytes are not to depend on where the data lie.
         return str(error).replace(f"{place.parent}{os.sep}", "")
 
@@ -164,15 +189,30 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 def load_image(path: Path) -> Image.Image:
     """An image file, decoded to its end, as 8-bit colour; MissingDataError and BrokenFileError as `read_image`."""
+    fault = image_checks.file_fault(path)
+    if fault is not None and fault[0] == "missing":
+        raise MissingDataError(f"{path}: no such image, but it is listed; place it there")
+    if path.name.lower().endswith(UNREAD):
+        raise BrokenFileError(f"{path}: {path.suffix} images are not read; convert it to .png or remove it")
+    if fault is not None:
+        raise _unusable(path, fault[1])
     try:
-        with Image.open(path) as image:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return _to_rgb(image)
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{path}: no such image, but it is listed; place it there") from error
+            colour = _to_rgb(image)
+    except UnidentifiedImageError as error:  # its own words name an object in memory
+        raise _unusable(path, "cannot identify the kind of image") from error
     except UNREADABLE as error:
-        said = reason(error)
-        raise BrokenFileError(f"{path}: truncated or not an image ({said}); get it again or remove it") from error
+        raise _unusable(path, reason(error)) from error
+    cut = image_checks.cut_end(data)
+    if cut is not None:
+        raise _unusable(path, cut)
+    return colour
+
+
+def _unusable(path: Path, said: str) -> BrokenFileError:
+    return BrokenFileError(f"{path}: truncated or not an image ({said}); get it again or remove it")
 
 
 def _resized(colour: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:

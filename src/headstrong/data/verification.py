@@ -4,8 +4,8 @@ Each data set's inventory (`verify_pictures`, `verify_nyuv2`, `verify_taskonomy`
 this module looks at each item in parallel and gathers what is missing, broken or extra. One bad file never stops it.
 The findings do not depend on the number of processes.
 
-A subset is no fault: fewer pictures than officially are a count that differs, and a fault only where the whole is asked
-for. A picture that a list names and that is absent is always one.
+A subset is not a fault: fewer pictures than were published are a count that differs, and a fault only where the whole
+is asked for. More pictures than were published are always a fault, and so is a listed picture that is absent.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def place(dataset: str, root: Path | None = None, folder: str | None = None) -> 
 def verify(dataset: str, root: Path, *, processes: int = 1, whole: bool = False, name: str | None = None) -> Verdict:
     """Look at everything a reader of `dataset` would read in `root`, its folder.
 
-    processes: side by side. whole: other numbers of pictures than officially are faults. name: what the data set is
+    processes: side by side. whole: fewer pictures than were published are a fault. name: what the data set is
     called, where it is a folder of the user's own. Raises MissingDataError where no layout is recognised, and
     BrokenFileError for a folder that may not be read.
     """
@@ -105,8 +105,8 @@ def verify(dataset: str, root: Path, *, processes: int = 1, whole: bool = False,
         for found, many in _looked_at(inventory.look, inventory.items, processes):
             findings += found
             progress.advance(many)
-    if whole:
-        findings += [_difference(count) for count in inventory.counts if count.differs]
+    # More than was published is another data set; less is a part of it, which may be meant.
+    findings += [_difference(count) for count in inventory.counts if count.differs and (whole or count.exceeds)]
     ordered = sorted(dict.fromkeys(findings), key=Finding.order)
     return Verdict(
         name or dataset, root, inventory.layout, inventory.counts, ordered, len(inventory.items), inventory.units
@@ -114,7 +114,7 @@ def verify(dataset: str, root: Path, *, processes: int = 1, whole: bool = False,
 
 
 def _difference(count: Count) -> Finding:
-    kind = "missing" if count.official is not None and count.found < count.official else "extra"
+    kind = "extra" if count.exceeds else "missing"
     return Finding(kind, ".", f"{count.found} {count.what}, the official data set has {count.official}")
 
 

@@ -3,46 +3,35 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from headstrong.data.image_errors import cut_short
-from headstrong.data.image_folders import SUFFIXES
+from headstrong.data import image_checks
+from headstrong.data.image_checks import NOWHERE, SUFFIXES, cut_short
 from headstrong.data.listings import load_image
 from headstrong.data.verify_findings import Finding, Inventory
 from headstrong.errors import UserError
 
+__all__ = ["DATA_SUFFIXES", "cut_short", "extras", "file_fault", "look_at_picture"]
+
 DATA_SUFFIXES = (*SUFFIXES, ".npy")
-_EMPTY, _NOWHERE = "an empty file", "a link to nowhere"
 
 
 def file_fault(root: Path, name: str) -> Finding | None:
-    """What is wrong with a file that is to be read, before it is opened: absent, a link to nowhere, empty, no file."""
-    path = root / name
-    try:
-        found = path.stat()
-    except OSError as error:
-        if path.is_symlink():
-            return Finding("broken", name, _NOWHERE)
-        absent = isinstance(error, FileNotFoundError)
-        return Finding("missing" if absent else "broken", name, f"no such file ({error.strerror})")
-    if not stat.S_ISREG(found.st_mode):
-        return Finding("broken", name, "not a file")  # a pipe would be waited for without end
-    return None if found.st_size else Finding("broken", name, _EMPTY)
+    """What is wrong with a file that is to be read, before it is opened (`image_checks.file_fault`)."""
+    fault = image_checks.file_fault(root / name)
+    return Finding(fault[0], name, fault[1]) if fault else None
 
 
 def look_at_picture(root: Path, name: str) -> list[Finding]:
-    """The findings of one image file: it is decoded to its end, as the reader does it."""
+    """The findings of one image file, by the checks of the reader: it is decoded to its end."""
     fault = file_fault(root, name)
     if fault is None:
         try:
             load_image(root / name)
         except UserError as error:
             said = str(error).removeprefix(f"{root / name}: ")
-            return [Finding("broken", name, said.replace(f"{root}{os.sep}", ""))]
-        cut = cut_short((root / name).read_bytes())
-        fault = Finding("broken", name, cut) if cut else None
+            fault = Finding("broken", name, said.replace(f"{root}{os.sep}", ""))
     return [fault] if fault else []
 
 
@@ -56,7 +45,7 @@ def extras(inventory: Inventory) -> list[Finding]:
         if name in inventory.used:
             continue
         if not entry.exists():
-            found.append(Finding("broken", name, _NOWHERE))
+            found.append(Finding("broken", name, NOWHERE))
             continue
         image = entry.name.lower().endswith(DATA_SUFFIXES) and not entry.name.startswith(".")
         fault = image and any(parent.as_posix() in among for parent in PurePosixPath(name).parents)

@@ -49,6 +49,11 @@ class Count:
         """Whether the official number is another one."""
         return self.official is not None and self.found != self.official
 
+    @property
+    def exceeds(self) -> bool:
+        """Whether there are more than officially."""
+        return self.official is not None and self.found > self.official
+
 
 @dataclass
 class Inventory:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from headstrong.data import awa2, celeba, cifar10, deepfashion, domains, gtsrb
-from headstrong.data.image_folders import OFFICIAL, class_root, first_folder, folders, image_files
+from headstrong.data.image_checks import twins
+from headstrong.data.image_folders import (
+    OFFICIAL,
+    REPEATED,
+    TESTED,
+    Publication,
+    class_root,
+    first_folder,
+    folders,
+    image_files,
+    tolerable,
+)
 from headstrong.data.verify_files import file_fault, look_at_picture
-from headstrong.data.verify_findings import Count, Inventory
+from headstrong.data.verify_findings import Count, Finding, Inventory
 from headstrong.errors import MissingDataError, UserError
 
-# Pictures of the official data sets.
-CIFAR10 = {"train": 50000, "test": 10000}
-GTSRB = {"train": 26640, "test": 12630}
-CELEBA = {"train": 162770, "validation": 19867, "test": 19962}
-DEEPFASHION = {
-    "fine": {"train": 14000, "validation": 2000, "test": 4000},
-    "coarse": {"train": 209222, "validation": 40000, "test": 40000},
-}
 _TITLES = {"train": "training pictures", "validation": "validation pictures", "test": "test pictures"}
 _FOLDERS = "folders of images, train/<class>/* and test/<class>/*"
 
@@ -71,13 +74,39 @@ def _domains(inventory: Inventory, names: Sequence[str], expected: Sequence[str]
     return {name: _classes(inventory, place, classes, least) for name, place in places.items()}
 
 
-def _official_folders(root: Path, classes: Sequence[str], official: Mapping[str, int]) -> Inventory:
+def _repeated(inventory: Inventory, names: Sequence[str]) -> None:
+    """Note pictures with the bytes of one before them."""
+    _note(inventory, REPEATED, twins([inventory.root / name for name in names]))
+
+
+def _tested(inventory: Inventory, train: Sequence[str], tests: Sequence[str]) -> None:
+    """Note training pictures with the bytes of a test picture; as few as published data sets have are not a fault."""
+    found = twins(*([inventory.root / name for name in names] for names in (train, tests)))
+    _note(inventory, TESTED, found, fault=not tolerable(len(found), len(train)))
+
+
+def _note(inventory: Inventory, said: str, found: Mapping[Path, Path], fault: bool = True) -> None:
+    for path, twin in found.items():
+        reason = said.format(inventory.relative(twin))
+        inventory.findings.append(Finding("broken", inventory.relative(path), reason, fault))
+
+
+def _counts(found: dict[str, int], published: Publication) -> list[Count]:
+    official = {"train": published.train, "test": published.test}
+    return [Count(_TITLES[name], found.get(name, 0), official[name]) for name in OFFICIAL]
+
+
+def _official_folders(root: Path, classes: Sequence[str], published: Callable[[int], Publication]) -> Inventory:
     inventory = _inventory(root, _FOLDERS)
     for name in OFFICIAL:
         if not (root / name).is_dir():
             inventory.found("missing", root / name, "no such folder")
     found = _domains(inventory, [name for name in OFFICIAL if (root / name).is_dir()], classes, 1)
-    inventory.counts = [Count(_TITLES[name], found.get(name, 0), official[name]) for name in OFFICIAL]
+    publication = published(found.get("train", 0))
+    inventory.layout += f", {publication.variant}" if publication.variant else ""
+    inventory.counts = _counts(found, publication)
+    train, test = ([name for name in inventory.items if name.startswith(f"{split}/")] for split in OFFICIAL)
+    _tested(inventory, train, test)
     return inventory
 
 
@@ -86,7 +115,7 @@ def look_at_cifar10(root: Path) -> Inventory:
     if not (root / cifar10.BATCHES).is_dir():
         if first_folder(root / "train", root / "test") is None:
             raise MissingDataError(f"{root}: neither {cifar10.BATCHES}/ nor train/ and test/ is there (docs/data.md)")
-        return _official_folders(root, cifar10.CLASSES, CIFAR10)
+        return _official_folders(root, cifar10.CLASSES, lambda found: cifar10.PUBLISHED)
     inventory = _inventory(root, f"the official {cifar10.BATCHES}/")
     for path, digest in cifar10.batches(root).items():
         name = inventory.relative(path)
@@ -97,11 +126,13 @@ def look_at_cifar10(root: Path) -> Inventory:
         elif _md5(path) != digest:
             inventory.found("broken", path, f"its MD5 is not the official one, {digest}; unpack the archive again")
     if not inventory.findings:
-        for split, official in CIFAR10.items():
+        found = {}
+        for split in OFFICIAL:
             try:
-                inventory.counts.append(Count(_TITLES[split], len(cifar10.read_batches(root, split)[0]), official))
+                found[split] = len(cifar10.read_batches(root, split)[0])
             except UserError as error:
                 inventory.said(error)
+        inventory.counts = _counts(found, cifar10.PUBLISHED)
     return inventory
 
 
@@ -127,12 +158,10 @@ def look_at_office31(root: Path) -> Inventory:
     if not there:
         raise MissingDataError(f"{root}: none of {', '.join(domains.OFFICE31)} is there (docs/data.md)")
     inventory = _inventory(root, "domains, <domain>/images/<class>/* or <domain>/<class>/*")
-    found = _domains(inventory, there, (), 2)
+    found = _domains(inventory, there, domains.OFFICE31_CLASSES, 2)
     inventory.counts = [
         Count(f"pictures of {name}", found.get(name, 0), many) for name, many in domains.OFFICE31.items()
     ]
-    labels = {label for name in there for label in folders(class_root(root, name))}
-    inventory.counts.append(Count("classes", len(labels), domains.OFFICE31_CLASSES))
     return inventory
 
 
@@ -143,6 +172,8 @@ def look_at_folder(root: Path) -> Inventory:
         raise MissingDataError(f"{root}: no domains; make a folder of <domain>/<class>/<images> there (docs/data.md)")
     inventory = _inventory(root, "domains, <domain>/<class>/* or <domain>/images/<class>/*")
     inventory.counts = [Count(f"pictures of {name}", n) for name, n in _domains(inventory, there, (), 2).items()]
+    for name in there:
+        _repeated(inventory, [item for item in inventory.items if item.startswith(f"{name}/")])
     return inventory
 
 
@@ -151,30 +182,53 @@ def look_at_gtsrb(root: Path) -> Inventory:
     if not (root / "GTSRB").is_dir():
         if first_folder(root / "train", root / "test") is None:
             raise MissingDataError(f"{root}: neither GTSRB/ nor train/ and test/ is there (docs/data.md)")
-        return _official_folders(root, (), GTSRB)
-    training, testing, listed = gtsrb.official_places(root)
-    inventory = _inventory(root, "the official GTSRB/Training, GTSRB/Final_Test and GT-final_test.csv")
+        return _official_folders(root, (), gtsrb.published)
+    training, testing, test_list = gtsrb.official_places(root)
+    inventory = _inventory(root, "")
     inventory.image_folders = [inventory.relative(place) for place in (training, testing)]
-    inventory.used.add(inventory.relative(listed))
+    inventory.used.add(inventory.relative(test_list))
     found = {"train": 0, "test": 0}
     for place in (training, testing):
         if not place.is_dir():
             inventory.found("missing", place, "no such folder")
     if training.is_dir():
-        found["train"] = _classes(inventory, training, gtsrb.digits())
-        for name in inventory.items:
-            if not gtsrb.tells_track(Path(name).name):
-                inventory.found("broken", root / name, "the name tells no track, expected <track>_<frame>.ppm")
+        found["train"] = _signs(inventory, training)
+    train = list(inventory.items)
     try:
-        tests = [file for files in gtsrb.listed_tests(listed).values() for file in files]
+        tests = [file for files in gtsrb.read_list(test_list).values() for file in files]
     except UserError as error:
         inventory.said(error)
         tests = image_files(testing) if testing.is_dir() else []
     _add(inventory, testing, tests)
-    inventory.counts = [
-        Count(_TITLES[name], many, GTSRB[name]) for name, many in (found | {"test": len(tests)}).items()
-    ]
+    publication = gtsrb.published(found["train"], training)
+    inventory.layout = f"the official {inventory.relative(training)}, {publication.variant}, with {test_list.name}"
+    inventory.counts = _counts(found | {"test": len(tests)}, publication)
+    _tested(inventory, train, inventory.items[len(train) :])
     return inventory
+
+
+def _signs(inventory: Inventory, training: Path) -> int:
+    """Add the training pictures, and those that the lists of the complete set name; returns how many there are."""
+    found = _classes(inventory, training, gtsrb.digits())
+    for name in inventory.items:
+        if not gtsrb.tells_track(Path(name).name):
+            inventory.found("broken", inventory.root / name, "the name tells no track, expected <track>_<frame>.ppm")
+    for name in gtsrb.digits():
+        try:
+            listed = gtsrb.listed_training(training, name) if (training / name).is_dir() else None
+        except UserError as error:
+            inventory.said(error)
+            listed = None
+        inventory.used.add(inventory.relative(training / name / f"GT-{name}.csv"))
+        if listed is None:
+            continue
+        there = {
+            Path(item).name for item in inventory.items if item.startswith(f"{inventory.relative(training / name)}/")
+        }
+        _add(inventory, training / name, sorted({*listed} - there))
+        for file in sorted(there - {*listed}):
+            inventory.found("extra", training / name / file, f"GT-{name}.csv has no line of it")
+    return found
 
 
 # --- lists ---------------------------------------------------------------------------------------------------------
@@ -183,7 +237,8 @@ def look_at_gtsrb(root: Path) -> Inventory:
 def look_at_celeba(root: Path) -> Inventory:
     """CelebA: the pictures that its lists name; all there are where one is broken. MissingDataError without images."""
     folder = celeba.image_folder(root)
-    inventory = _inventory(root, f"{folder.relative_to(root).as_posix()}/*, {celeba.ATTRIBUTES}, {celeba.PARTITION}")
+    lists = ", ".join(path.name for path in celeba.lists(root))
+    inventory = _inventory(root, f"{folder.relative_to(root).as_posix()}/*, {lists}")
     inventory.image_folders = [inventory.relative(folder)]
     inventory.used.update(inventory.relative(path) for path in celeba.lists(root))
     try:
@@ -194,7 +249,7 @@ def look_at_celeba(root: Path) -> Inventory:
         return inventory
     _add(inventory, folder, split_of)
     splits = list(split_of.values())
-    inventory.counts = [Count(_TITLES[name], splits.count(name), many) for name, many in CELEBA.items()]
+    inventory.counts = [Count(_TITLES[name], splits.count(name), many) for name, many in celeba.PICTURES.items()]
     return inventory
 
 
@@ -209,20 +264,22 @@ def look_at_deepfashion(root: Path) -> Inventory:
     inventory.used.update(inventory.relative(path) for path in annotation.files())
     if annotation.kind == "coarse":
         inventory.image_folders = [inventory.relative(folder / "img")]
-    listed: dict[str, str] = {}
-    for split, official in DEEPFASHION[annotation.kind].items():
+    listed: dict[str, list[str]] = {}
+    official = deepfashion.PICTURES[annotation.kind]
+    for split, many in official.items():
         try:
             names = annotation.read(split)[0]
         except UserError as error:
             inventory.said(error)
             continue
-        for name in names:
-            if listed.setdefault(name, split) != split:
-                inventory.found("broken", folder / name, f"listed twice, for {listed[name]} and {split}")
-        inventory.counts.append(Count(_TITLES[split], len(names), official))
-    if len(inventory.counts) < len(DEEPFASHION[annotation.kind]):
+        for name, other in deepfashion.listed_again(names, listed):
+            inventory.found("broken", folder / name, f"listed twice, for {other} and {split}")
+        listed[split] = names
+        inventory.counts.append(Count(_TITLES[split], len(names), many))
+    items = dict.fromkeys(name for names in listed.values() for name in names)
+    if len(inventory.counts) < len(official):
         # Which pictures the broken list has is not known: all are looked at.
         for item in folders(folder / "img"):
-            listed.update({f"img/{item}/{file}": "" for file in image_files(folder / "img" / item)})
-    _add(inventory, folder, listed)
+            items.update({f"img/{item}/{file}": None for file in image_files(folder / "img" / item)})
+    _add(inventory, folder, items)
     return inventory

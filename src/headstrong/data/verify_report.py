@@ -33,7 +33,7 @@ def text(verdict: Verdict) -> str:
     lines.append(f"examined: {verdict.examined} {verdict.units}")
     for kind in KINDS:
         lines += _kind(kind, [one for one in verdict.findings if one.kind == kind and one.fault])
-    lines += _kind("extra, no fault", [one for one in verdict.findings if not one.fault])
+    lines += _kind("no fault", [one for one in verdict.findings if not one.fault])
     return "\n".join([*lines, _conclusion(verdict)])
 
 
