@@ -75,7 +75,9 @@ def job_of(
     )
 
 
-def write_classes(path: Path, *, radii: Sequence[float] = RADII, size: int = 32, family: str = "office") -> Path:
+def write_classes(
+    path: Path, *, radii: Sequence[float] = RADII, size: int = 32, family: str = "office", dataset: str = "objects"
+) -> Path:
     """Three classifiers of ten shapes; labels go round, clean accuracy 36 of 40, turned pictures as TURNED says.
 
     Turned are the first so many pictures; a targeted perturbation turns them into rings. Only the targeted ones of
@@ -91,7 +93,12 @@ def write_classes(path: Path, *, radii: Sequence[float] = RADII, size: int = 32,
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
-        _head(file, job_of(family, "classes", generators, "resnets", ()), {task: list(SHAPES) for task in DOMAINS})
+        _head(
+            file,
+            job_of(family, "classes", generators, "resnets", ()),
+            {task: list(SHAPES) for task in DOMAINS},
+            dataset,
+        )
         labels = np.arange(IMAGES) % len(SHAPES)
         clean = np.where(np.arange(IMAGES) < 36, labels, (labels + 1) % len(SHAPES))
         for number, task in enumerate(DOMAINS):
@@ -111,7 +118,12 @@ def write_classes(path: Path, *, radii: Sequence[float] = RADII, size: int = 32,
 
 
 def write_dense(
-    path: Path, *, radii: Sequence[float] = (FIVE,), size: tuple[int, int] = (24, 32), family: str = "nyu"
+    path: Path,
+    *,
+    radii: Sequence[float] = (FIVE,),
+    size: tuple[int, int] = (24, 32),
+    family: str = "nyu",
+    dataset: str = "rooms",
 ) -> Path:
     """A model of s, d and n, and another that the perturbations are tried on; quality falls as LEFT says.
 
@@ -126,7 +138,7 @@ def write_dense(
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
-        _head(file, job_of(family, "dense", generators, "dmtl", ("mtan",)), {"s": list(SURFACES)})
+        _head(file, job_of(family, "dense", generators, "dmtl", ("mtan",)), {"s": list(SURFACES)}, dataset)
         for task in ("s", "d", "n"):
             _names(file, task)
             for victim, share in (("dmtl", 1.0), ("mtan", 0.5)):
@@ -182,13 +194,14 @@ def cost_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _head(file: h5py.File, job: GeneratedJob, classes: dict[str, list[str]]) -> None:
+def _head(file: h5py.File, job: GeneratedJob, classes: dict[str, list[str]], dataset: str) -> None:
     file.attrs.update(
         format=FORMAT,
         family=job.family,
         kind=job.kind,
         tasks=json.dumps(job.tasks),
         victims=job.victims,
+        dataset=dataset,
         job=json.dumps(to_dict(job)),
         code="0123456789abcdef",
         classes=json.dumps(classes),

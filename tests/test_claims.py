@@ -28,6 +28,7 @@ from headstrong.analysis import (
 from headstrong.analysis.claims_rules import SYSTEMS, Claim, Tables
 from headstrong.analysis.files import read_table, write_table, write_tables
 from headstrong.analysis.plan import read_plan
+from headstrong.config import Config
 from headstrong.configfiles import load, study_files
 from headstrong.provenance import ROOT
 from synthetic import one as the
@@ -314,6 +315,9 @@ def test_the_protocol_and_scale_of_the_default_study_in_words() -> None:
     real = scale.in_words(load(study_files(["hidden_nyuv2"])))
     assert set(real) == {"R", "B", "H"}
     assert "nyuv2, " in real["H"]
+    own = load(study_files(["mta_office31"])).model_dump()
+    own["pictures"]["domains"] |= {"source": "folder", "folder": "animals", "domains": ["photo", "sketch"]}
+    assert "animals (own folder), 224x224" in scale.in_words(Config.model_validate(own))["G"]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

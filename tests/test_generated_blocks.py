@@ -133,3 +133,15 @@ def test_a_family_of_one_method_and_mode_is_shown(tables: dict[str, pd.DataFrame
     assert [shown["title"][:7] for shown in found["mta"]] == ["Table 1", "Table 2", "Table 5", "Table 6"]
     assert "cells" not in table_of(found, "Table 2")["says"]
     assert Page(template(found)).text
+
+
+def test_a_folder_of_ones_own_is_called_by_its_name_and_has_no_published_numbers(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    table = tables["generated"].assign(dataset="animals")
+    found = generated_blocks.context({"generated": table, "mta_tables": mta_tables.build_table(table)})
+    shown = template(found)
+    assert "data set animals" in Page(shown).text
+    assert "none of them belong to these data" in Page(shown).text
+    assert 'class="said"' not in shown
+    assert "stands for" not in shown

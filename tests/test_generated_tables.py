@@ -228,10 +228,12 @@ def test_other_radii_and_norms_have_no_published_number(tmp_path: Path) -> None:
         assert shaped.loc[shaped["row"].ne("Clean"), "published"].isna().all()
 
 
-def test_domains_are_matched_by_name_then_by_order() -> None:
-    assert mta_tables.stands_for(made.DOMAINS) == {"studio": "amazon", "room": "dslr", "webcam": "webcam"}
-    assert mta_tables.stands_for(("webcam", "amazon")) == {"webcam": "webcam", "amazon": "amazon"}
-    assert mta_tables.stands_for(("a", "b", "c", "d")) == {"a": "amazon", "b": "dslr", "c": "webcam"}
+def test_a_folder_of_ones_own_has_no_published_numbers(tmp_path: Path) -> None:
+    paths = [made.write_classes(tmp_path / "a.h5", dataset="animals"), made.write_dense(tmp_path / "b.h5", dataset="x")]
+    shaped = mta_tables.build_table(generated.build_table(paths, draws=10))
+    assert shaped.groupby("dataset", sort=False)["published"].count().to_dict() == {"animals": 0, "x": 0}
+    assert {*shaped["column"]} >= {*made.DOMAINS}  # its domains keep their names
+    assert shaped["note"].eq("").all()
 
 
 def test_harm_points_where_attacks_want_to_go() -> None:

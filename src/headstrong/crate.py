@@ -346,7 +346,7 @@ def _heavy(path: Path, record: Record) -> bool:
 
 def _terms(record: Record) -> dict[str, str]:
     """What data of other people allow is for them to say."""
-    source = record.job.get("source")
+    source = record.job.get("folder") or record.job.get("source")
     if record.rule not in _CACHES or source is None or source in RENDERED:
         return {}
     return {"conditionsOfAccess": f"made from {source}, whose terms apply"}

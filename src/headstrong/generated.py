@@ -17,8 +17,8 @@
     LEAF of noise and generated, also: linf, l2 float32 (N,), what was added, after clamping the image to [0, 1]
 
 Perturbations, their sizes and epsilon are in pixel units, images in [0, 1]; the name of a noise has `radius.in_name`.
-File attributes: format, family, kind, tasks, victims, job, code, classes (names by task). Attributes of a noise: norm,
-epsilon. Attributes of a generator: method, mode, goal, norm, epsilon, parameters (of all its networks), job, targets
+File attributes: format, family, kind, tasks, victims, dataset, job, code, classes (names by task). Attributes of a noise:
+norm, epsilon. Attributes of a generator: method, mode, goal, norm, epsilon, parameters (of all its networks), job, targets
 (class names by task). truth and output of an example: the class (K,); s uint8 (K, H, W); d and
 D metres (K, H, W); n unit vectors (K, 3, H, W); other letters (K, C, H, W), encoded. Equal runs give equal bytes.
 
@@ -201,18 +201,21 @@ def _store_data(file: h5py.File, bench: Bench, data: Mapping[str, Path]) -> None
     """What identifies the test images, and their true classes."""
     job = bench.job
     classes: dict[str, list[str]] = {}
+    dataset = ""
     for task in job.tasks:
         count = bench.own(task).count
         if job.kind == "dense":
             with SplitFile(data[task], job.samples) as split:
-                names = split.names
+                names, dataset = split.names, split.dataset
                 classes |= {"s": split.classes} if task == "s" else {}
         else:
             with PictureFile(data[task]) as pictures:
-                names, classes[task] = pictures.names, pictures.classes[job.label]
+                names, dataset = pictures.names, pictures.dataset
+                classes[task] = pictures.classes[job.label]
                 labels = pictures.read_labels(job.label, np.arange(count))
             _store(file, f"labels/{task}", labels.astype(np.int16))
         _store(file, f"index/{task}", np.array(names[:count], dtype=object))
+    file.attrs["dataset"] = dataset
     file.attrs["classes"] = json.dumps(classes, ensure_ascii=False)
 
 

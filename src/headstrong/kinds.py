@@ -68,5 +68,6 @@ def _subject(record: Record) -> str:
     """ " <id>" of what the job was about, "" where it has none."""
     job = record.job
     name = next((str(job[key]) for key in ("id", "family") if key in job), "")
-    split = " ".join(str(job[key]) for key in ("source", "domain", "split") if key in job)
+    source = "folder" if "folder" in job else "source"  # a folder of one's own is called by its name
+    split = " ".join(str(job[key]) for key in (source, "domain", "split") if key in job)
     return f" {name or split}" if name or split else ""

@@ -61,6 +61,11 @@ class PicturesConfig(Section):
             return self.validation is not None
         return self.source in PARTITIONED or self.validation_share is not None
 
+    @property
+    def dataset(self) -> str:
+        """What the data set is called: that of a folder of one's own by the name of the folder."""
+        return f"{self.folder} (own folder)" if self.folder else self.source
+
     @model_validator(mode="before")
     @classmethod
     def _one_domain(cls, given: Any) -> Any:

@@ -48,7 +48,7 @@ def _victim(config: Config, family: GeneratorsConfig | HiddenConfig, dense: Sequ
 
 def _pictures(config: Config, name: str) -> str:
     chosen = config.picture_sets[name]
-    return _data(chosen.source, chosen.size)
+    return _data(chosen.dataset, chosen.size)
 
 
 def _data(source: str, size: Sequence[int]) -> str:

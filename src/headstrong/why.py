@@ -171,7 +171,7 @@ def _data_in_words(record: Record) -> str:
     """What a data cache was read from, as its manifest says; "" for other records."""
     if record.rule not in ("build_data", "build_pictures"):
         return ""
-    source = record.job.get("source")
+    source = record.job.get("folder") or record.job.get("source")
     for path in record.outputs:
         if path.name.endswith(".manifest.json") and path.is_file():
             read = json.loads(path.read_text(encoding="utf-8"))["inputs"]

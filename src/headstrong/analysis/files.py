@@ -58,6 +58,8 @@ TEXT = frozenset(
 TEXT_OF = {
     "transfer": frozenset(["measured"]),
     "generator_cost": frozenset(["size"]),
+    "generated": frozenset(["dataset"]),
+    "mta_tables": frozenset(["dataset"]),
     "importance": frozenset(["dataset", "loss", "important", "classes", "split"]),
     "importance_settings": frozenset(["dataset", "loss", "important", "classes", "split"]),
     "camri_table_1": frozenset(["dataset", "rule", "loss", "important", "classes"]),

@@ -36,6 +36,7 @@ from headstrong.seeds import derive_seed
 
 COLUMNS = (
     "family",
+    "dataset",
     "victim",
     "trained_on",
     "method",
@@ -129,6 +130,7 @@ def _rows(
             gain = None if other is None else estimate(measure.drawn - other.drawn, measure.estimate.n)
             yield {
                 "family": family.family,
+                "dataset": family.dataset,
                 "victim": one.victim,
                 "trained_on": family.victims if one.generator else "",
                 "method": one.method,

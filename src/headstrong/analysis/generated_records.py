@@ -68,7 +68,8 @@ class Situation:
 class Family:
     """Everything one file holds, but its examples.
 
-    kind: "classes", where a task is a domain, or "dense", where it is a letter. `victims` is the set of victims that
+    kind: "classes", where a task is a domain, or "dense", where it is a letter. dataset: name of the data set, or of a
+    folder of one's own. `victims` is the set of victims that
     the generators were trained against. `job` is the GeneratedJob as a dictionary. `classes` are names by task,
     `labels` int64 (N,) the true class numbers by task (classes only), `index` names the images of each task.
     """
@@ -77,6 +78,7 @@ class Family:
     kind: str
     tasks: tuple[str, ...]
     victims: str
+    dataset: str
     job: Mapping[str, Any]
     code: str
     classes: Mapping[str, tuple[str, ...]]
@@ -166,6 +168,7 @@ def _read(file: h5py.File, path: Path) -> Family:
         kind=kind,
         tasks=tasks,
         victims=victims[0],
+        dataset=str(file.attrs["dataset"]),
         job=job,
         code=str(file.attrs["code"]),
         classes=classes,

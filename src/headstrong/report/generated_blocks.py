@@ -48,7 +48,8 @@ def context(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def paper_tables(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each table of each family (and of each victim in Table 6): title, columns, lines, what it shows, and notes.
+    """Each table of each family (and of each victim in Table 6): title, data set, columns, lines, what it shows, and
+    notes.
 
     table: mta_tables.csv.
     """
@@ -60,6 +61,7 @@ def paper_tables(table: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "title": title,
                 "family": family,
+                "dataset": part["dataset"].iloc[0],
                 "columns": [_heading(column) for column in dict.fromkeys(part["column"])],
                 "lines": _lines(part),
                 "says": said,
