@@ -17,6 +17,7 @@ from headstrong.study import plan_settings
 from headstrong.workflow import (
     announce_study,
     check_current,
+    check_data,
     hold_study,
     keep_warm,
     load_study,
@@ -122,6 +123,16 @@ def data_settings(wildcards):
     return JOB_FILES.settings(
         "build_data", wildcards.split, PLAN.data_settings(wildcards.split)
     )
+
+
+def data_there(wildcards):
+    """No input: the data must be there, also for a dry run, unless the cache is."""
+    if workflow.is_main_process:
+        check_data(
+            f"{RESULTS}/data/{wildcards.split}.h5",
+            PLAN.data_settings(wildcards.split),
+        )
+    return []
 
 
 def training_job(wildcards):

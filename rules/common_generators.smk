@@ -8,6 +8,18 @@ def picture_settings(wildcards):
     )
 
 
+def pictures_there(wildcards):
+    """No input: the pictures and their lists must be there, also for a dry run, unless the cache is."""
+    if workflow.is_main_process:
+        name, domain, split = wildcards.pictures, wildcards.domain, wildcards.split
+        check_data(
+            f"{RESULTS}/pictures/{name}/{domain}/{split}.h5",
+            GENERATED.picture_settings(name, domain, split),
+            STUDY.labels_told(name),
+        )
+    return []
+
+
 def code_of_pictures(wildcards):
     source = STUDY.picture_sets[wildcards.pictures].source
     return code_digest(*picture_modules(source))

@@ -2,6 +2,8 @@
 
 
 rule build_data:
+    input:
+        data_there,
     output:
         cache=f"{RESULTS}/data/{{split}}.h5",
         record=f"{RESULTS}/data/{{split}}.json",
@@ -26,6 +28,8 @@ rule build_data:
 
 # Pictures with labels, for classifiers: one HDF5 cache per domain and split.
 rule build_pictures:
+    input:
+        pictures_there,
     output:
         cache=f"{RESULTS}/pictures/{{pictures}}/{{domain}}/{{split}}.h5",
         record=f"{RESULTS}/pictures/{{pictures}}/{{domain}}/{{split}}.json",

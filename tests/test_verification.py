@@ -299,7 +299,7 @@ def test_a_training_picture_among_the_tests_is_a_fault_where_it_is_not_one_in_a_
     shutil.copy(signs / "GTSRB" / "Final_Test" / "Images" / "00003.ppm", train)
     assert faults("gtsrb", signs)["GTSRB/Training/00007/00001_00002.ppm"] == (
         "broken",
-        "the same picture as GTSRB/Final_Test/Images/00003.ppm, which is for tests; remove it",
+        "the same picture as GTSRB/Final_Test/Images/00003.ppm, expected in one split only",
     )
     monkeypatch.setattr(image_folders, "TOLERATED", 1 / 500)
     assert faults("gtsrb", signs) == {}

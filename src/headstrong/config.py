@@ -312,6 +312,12 @@ class Config(Section):
         chosen = self.classifier_families[family]
         return tuple(label for label in self.picture_sets[chosen.pictures].labels if label in chosen.labels)
 
+    def labels_told(self, pictures: str) -> list[str]:
+        """The labels that the study tells of a set of pictures."""
+        classifiers = (one.labels for one in self.classifier_families.values() if one.pictures == pictures)
+        favouring = ([one.label] for one in self.importance_families.values() if one.pictures == pictures and one.label)
+        return [label for labels in (*classifiers, *favouring) for label in labels]
+
     def switches(self, section: str | None, own: SwitchesConfig | None) -> dict[str, Any]:
         """Every switch with its value for a family: its `own`, else its section's, else the study's."""
         protocol = self.protocol.resolved()

@@ -12,6 +12,7 @@ from typing import NoReturn
 from headstrong import locks, warm
 from headstrong.config import Config
 from headstrong.configfiles import CONFIG_FILE, as_yaml, load_plan, read
+from headstrong.data.build import check_there
 from headstrong.errors import ConfigError, MachineError, UserError
 from headstrong.provenance import PACKAGE, STUDY_VARIABLE, settings_json, text_digest
 from headstrong.study import Plan
@@ -67,6 +68,19 @@ def load_study(files: Sequence[str | Path], entries: Sequence[str] = ()) -> tupl
         plan = load_plan([Path(file) for file in files], entries)
         return plan.config, plan
     except ConfigError as error:
+        _end(error)
+
+
+def check_data(output: str | Path, settings: Mapping[str, Any], labels: Sequence[str] = ()) -> None:
+    """End in one line, and exit code 3 or 4, where a cache is to be made of data that are not there.
+
+    output: the cache; where it is there already, the data may be gone. settings, labels: as `build.check_there`.
+    """
+    if Path(output).exists():
+        return
+    try:
+        check_there(dict(settings), labels)
+    except UserError as error:
         _end(error)
 
 

@@ -6,9 +6,10 @@ pictures of a class, so that a study holds its own shares out of each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from headstrong.data.image_folders import apart, check_classes, images
+from headstrong.data.image_folders import apart, check_classes, folders, images
 from headstrong.data.listings import Listing, Part, check_number, of_classes, permuted
 from headstrong.errors import MissingDataError
 
@@ -28,11 +29,9 @@ def listing(root: Path, part: Part) -> Listing:
 
     Raises MissingDataError and BrokenFileError, naming folder or file, and ConfigError for a share that cannot be.
     """
+    check_there(root)
     folder = root / "JPEGImages"
-    if not folder.is_dir():
-        raise MissingDataError(f"{folder}: no such folder; unpack AwA2-data.zip and place its JPEGImages there")
     found = images(folder)
-    check_classes(folder, list(found), CLASSES)
     columns = {}
     for name, files in found.items():
         order = permuted(files, part.seed, "split", part.domain, name)
@@ -41,3 +40,11 @@ def listing(root: Path, part: Part) -> Listing:
     check_number(folder, many, "pictures", PICTURES)
     note = f"AwA2 in {root}: found {many} of {PICTURES} images in {len(found)} classes"
     return of_classes(root, folder, part.split, columns, list(CLASSES), note)
+
+
+def check_there(root: Path, domains: Sequence[str] = (), labels: Sequence[str] = ()) -> None:
+    """MissingDataError or BrokenFileError unless there is a folder of every class and of no other."""
+    folder = root / "JPEGImages"
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: no such folder; unpack AwA2-data.zip and place its JPEGImages there")
+    check_classes(folder, folders(folder), CLASSES)

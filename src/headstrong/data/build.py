@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +37,7 @@ PICTURE_SOURCES = {
     "celeba": "headstrong.data.celeba",
     "deepfashion": "headstrong.data.deepfashion",
 }
+EMBEDDED = ("rooms", "objects")  # made here, of no files
 SEVERAL_DOMAINS = ("objects", "office31", "folder")  # the others have one, called as the source
 BAD_IMAGES = ("fail", "skip")
 _PICTURES, _LISTINGS = "headstrong.data.pictures", "headstrong.data.listings"
@@ -167,6 +168,21 @@ def build_pictures(settings: dict[str, Any], output: Path, *, code: str, process
     facts |= {"variant": source.variant} if source.variant else {}
     manifest.write(output, facts, source.inputs, source.pictures)
     return skipped
+
+
+def check_there(settings: dict[str, Any], labels: Sequence[str] = ()) -> None:
+    """MissingDataError or BrokenFileError unless the folders, domains and lists that a cache is made of are there.
+
+    settings: of `build_split` or `build_pictures`. labels: those that the study uses; none: any. Only names are looked
+    at, so that this can be asked before the first job of a study; what is in the files, the job itself finds out.
+    """
+    source = settings["source"]
+    if source in EMBEDDED:
+        return
+    root = locate(source, settings.get("folder"))
+    module = importlib.import_module({**SOURCES, **PICTURE_SOURCES}[source])
+    if hasattr(module, "check_there"):
+        module.check_there(root, tuple(settings.get("domains") or ()), tuple(labels))
 
 
 def _name(settings: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstrong.data.image_folders import first_folder
 from headstrong.data.listings import BINARY, SPLITS, Listing, Part, check_number, permuted
-from headstrong.data.text_lists import Line, check_same, once, read_lines, split_columns, whole, wrong
+from headstrong.data.text_lists import Line, check_files, check_same, once, read_lines, split_columns, whole, wrong
 from headstrong.errors import MissingDataError
 from headstrong.picturelabels import CELEBA_LABELS
 
@@ -42,6 +42,12 @@ def listing(root: Path, part: Part) -> Listing:
     listed = f"{len(lines)} of {sum(PICTURES.values())} pictures listed, {len(names)} of them for {part.split}"
     note = f"CelebA in {root}: {listed}"
     return Listing(root, folder, part.split, names, labels, {label: list(BINARY) for label in LABELS}, note)
+
+
+def check_there(root: Path, domains: Sequence[str] = (), labels: Sequence[str] = ()) -> None:
+    """MissingDataError unless the folder of the images and both lists are there."""
+    image_folder(root)
+    check_files(*lists(root))
 
 
 def image_folder(root: Path) -> Path:

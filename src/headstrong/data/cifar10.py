@@ -6,14 +6,15 @@ folders of images, `<root>/train/<class>/*` and `<root>/test/<class>/*`, of whic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstrong.data.image_folders import Publication, first_folder, held_out, official_listing
+from headstrong.data.image_folders import Publication, check_folders, held_out, official_listing
 from headstrong.data.listings import Listing, Part, of_classes, permuted
-from headstrong.errors import BrokenFileError, MissingDataError
+from headstrong.errors import BrokenFileError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = "cifar-10-batches-py"
@@ -28,9 +29,14 @@ def listing(root: Path, part: Part) -> Listing:
     """
     if (root / BATCHES).is_dir():
         return _of_batches(root, part)
-    if first_folder(root / "train", root / "test") is None:
-        raise MissingDataError(f"{root}: neither {BATCHES}/ nor train/ and test/ is there; place one of the two")
-    return official_listing(root, part, CLASSES, lambda found: PUBLISHED)
+    check_there(root)
+    return official_listing(root, part, lambda found: PUBLISHED)
+
+
+def check_there(root: Path, domains: Sequence[str] = (), labels: Sequence[str] = ()) -> None:
+    """MissingDataError or BrokenFileError unless the folder of batches is there, or those of the classes."""
+    if not (root / BATCHES).is_dir():
+        check_folders(root, CLASSES, f"neither {BATCHES}/ nor train/ and test/ is there; place one of the two")
 
 
 def batches(root: Path) -> dict[Path, str]:

@@ -10,17 +10,28 @@ landmarks are not used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstrong.data.duplicates import listed_twice
 from headstrong.data.image_checks import SUFFIXES
 from headstrong.data.image_folders import first_folder
 from headstrong.data.listings import BINARY, Listing, Part, check_number, permuted
-from headstrong.data.text_lists import Line, body, check_same, once, read_lines, split_columns, whole, wrong
+from headstrong.data.text_lists import (
+    Line,
+    body,
+    check_files,
+    check_same,
+    once,
+    read_lines,
+    split_columns,
+    whole,
+    wrong,
+)
 from headstrong.errors import BrokenFileError, MissingDataError
 from headstrong.picturelabels import DEEPFASHION_ATTRIBUTES, DEEPFASHION_GROUPS, DEEPFASHION_LABELS
 
@@ -49,9 +60,8 @@ def listing(root: Path, part: Part) -> Listing:
     folder, annotation = image_folder(root), annotated(root)
     names, labels, classes = annotation.read(part.split)
     check_number(root, len(names), f"pictures listed for {part.split}", PICTURES[annotation.kind][part.split])
-    others = {split: annotation.names(split) for split in OFFICIAL_SPLITS if split != part.split}
-    for name, split in listed_again(names, others):
-        raise BrokenFileError(f"{folder / name}: listed twice, for {part.split} and {split}; get the lists again")
+    for name, one, other in listed_twice({split: annotation.names(split) for split in OFFICIAL_SPLITS}):
+        raise BrokenFileError(f"{folder / name}: listed twice, for {one} and {other}; get the lists again")
     row = {name: position for position, name in enumerate(names)}
     order = permuted(names, part.seed, "order", part.split)
     rows = np.array([row[name] for name in order], dtype=np.int64)
@@ -61,6 +71,21 @@ def listing(root: Path, part: Part) -> Listing:
     )
     chosen = {label: numbers[rows] for label, numbers in labels.items()}
     return Listing(root, folder, part.split, order, chosen, classes, note)
+
+
+def check_there(root: Path, domains: Sequence[str] = (), labels: Sequence[str] = ()) -> None:
+    """MissingDataError unless the folder of the images and the lists are there.
+
+    labels: those that are used; none: any.
+    """
+    image_folder(root)
+    annotation = annotated(root)
+    check_files(*annotation.files())
+    if CATEGORY in labels and annotation.kind == "fine":
+        check_files(*annotation.categories(), why=", which the label category needs")
+    other = next((label for label in labels if label != CATEGORY), None)
+    if other is not None and annotation.kind == "coarse":
+        raise MissingDataError(f"{root / 'Anno_fine'}: no such folder, which the label {other} needs; place it there")
 
 
 def image_folder(root: Path) -> Path:
@@ -98,8 +123,11 @@ class Annotation:
             return [self.folder / "list_category_cloth.txt", self.folder / "list_category_img.txt", self.partition]
         each = [_lists(self.folder, split) for split in OFFICIAL_SPLITS.values()]
         needed = [self.folder / "list_attr_cloth.txt", *(path for lists in each for path in lists[:2])]
-        categories = [self.folder / "list_category_cloth.txt", *(lists[2] for lists in each)]
-        return [*needed, *(categories if has_categories(self.folder) else [])]
+        return [*needed, *(self.categories() if has_categories(self.folder) else [])]
+
+    def categories(self) -> list[Path]:
+        """The lists of categories of the fine annotation, there or not."""
+        return _category_lists(self.folder)
 
 
 def annotated(root: Path) -> Annotation:
@@ -138,17 +166,13 @@ def _named(path: Path) -> list[str]:
     return list(once(path, [(number, _image(path, (number, text))) for number, text in named]))
 
 
-def listed_again(names: Sequence[str], others: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """The names that another split has as well, each with that split; others: split -> its names."""
-    for split, listed in others.items():
-        again = set(listed)
-        yield from ((name, split) for name in names if name in again)
-
-
 def has_categories(folder: Path) -> bool:
     """Whether any list of categories is there: without one, pictures of the fine annotation have no category."""
-    lists = [folder / "list_category_cloth.txt", *(_lists(folder, split)[2] for split in OFFICIAL_SPLITS.values())]
-    return any(path.is_file() for path in lists)
+    return any(path.is_file() for path in _category_lists(folder))
+
+
+def _category_lists(folder: Path) -> list[Path]:
+    return [folder / "list_category_cloth.txt", *(_lists(folder, split)[2] for split in OFFICIAL_SPLITS.values())]
 
 
 def _lists(folder: Path, split: str) -> list[Path]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headstrong.data.image_checks import twins
-from headstrong.data.image_folders import REPEATED, apart, check_classes, class_names, class_root, images
+from headstrong.data.image_folders import apart, check_classes, class_names, class_root, images
 from headstrong.data.listings import Listing, Part, check_number, of_classes, permuted
 from headstrong.errors import BrokenFileError, ConfigError
 
@@ -46,6 +46,11 @@ def listing(root: Path, part: Part) -> Listing:
     return of_classes(root / part.domain, folder, part.split, columns, classes, note, unusable=unusable)
 
 
+def check_there(root: Path, domains: Sequence[str], labels: Sequence[str]) -> None:
+    """MissingDataError or BrokenFileError unless the domains are there, all with the same class folders."""
+    class_names(root, domains)
+
+
 def repeated(folder: Path, found: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Why pictures must not be used: those with the bytes of one before them, by name.
 
@@ -53,7 +58,12 @@ def repeated(folder: Path, found: Mapping[str, Sequence[str]]) -> dict[str, str]
     count twice. found: class -> its files, in `folder`.
     """
     names = {folder / name / file: f"{name}/{file}" for name, files in found.items() for file in files}
-    return {names[path]: REPEATED.format(twin) for path, twin in twins([*names]).items()}
+    return {names[path]: repeated_picture(twin) for path, twin in twins([*names]).items()}
+
+
+def repeated_picture(place: object) -> str:
+    """What is wrong with a picture that its domain has twice. place: where it is as well."""
+    return f"the same picture as {place}, expected once"
 
 
 def check_office31(root: Path, domains: Sequence[str] = tuple(OFFICE31), *, whole: bool = True) -> str:

@@ -17,13 +17,14 @@ name of a file tells them, <track>_<frame>.ppm.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from headstrong.data.image_folders import (
     Publication,
     check_classes,
-    first_folder,
+    check_folders,
     folders,
     held_out,
     image_files,
@@ -32,7 +33,7 @@ from headstrong.data.image_folders import (
     tested,
 )
 from headstrong.data.listings import Listing, Part, of_classes, permuted
-from headstrong.data.text_lists import once, read_lines, split_columns, whole, wrong
+from headstrong.data.text_lists import check_files, once, read_lines, split_columns, whole, wrong
 from headstrong.errors import BrokenFileError, MissingDataError
 
 CLASSES = (
@@ -57,10 +58,9 @@ def listing(root: Path, part: Part) -> Listing:
     class decide. Classes: `CLASSES`; of folders of images, the folders' names, sorted.
     Raises MissingDataError and BrokenFileError, naming file and line, and ConfigError for a share that cannot be.
     """
+    check_there(root)
     if not (root / "GTSRB").is_dir():
-        if first_folder(root / "train", root / "test") is None:
-            raise MissingDataError(f"{root}: neither GTSRB/ nor train/ and test/ is there; place one of the two")
-        return official_listing(root, part, (), published, partial(_track, folder=root / "train"))
+        return official_listing(root, part, published, partial(_track, folder=root / "train"))
     training, testing, tests = official_places(root)
     train, test = _training(training), _tests(tests, testing)
     publication = published(sum(map(len, train.values())), training)
@@ -86,6 +86,22 @@ def listing(root: Path, part: Part) -> Listing:
         unusable={path.relative_to(training).as_posix(): reason for path, reason in repeated.items()},
         variant=publication.variant,
     )
+
+
+def check_there(root: Path, domains: Sequence[str] = (), labels: Sequence[str] = ()) -> None:
+    """MissingDataError or BrokenFileError unless the folders of the classes, the tests and their list are there."""
+    if not (root / "GTSRB").is_dir():
+        check_folders(root, (), "neither GTSRB/ nor train/ and test/ is there; place one of the two")
+        return
+    training, testing, tests = official_places(root)
+    if not training.is_dir():
+        raise MissingDataError(
+            f"{training}: no such folder; unpack GTSRB-Training_fixed.zip there, or GTSRB_Final_Training_Images.zip"
+        )
+    check_classes(training, folders(training), digits())
+    if not testing.is_dir():
+        raise MissingDataError(f"{testing}: no such folder; unpack GTSRB_Final_Test_Images.zip there")
+    check_files(tests)
 
 
 def official_places(root: Path) -> tuple[Path, Path, Path]:
@@ -132,11 +148,6 @@ def digits() -> list[str]:
 
 def _training(folder: Path) -> dict[str, list[str]]:
     """Class folder -> its files, and those that its list names, sorted; BrokenFileError for one that has no line."""
-    if not folder.is_dir():
-        raise MissingDataError(
-            f"{folder}: no such folder; unpack GTSRB-Training_fixed.zip there, or GTSRB_Final_Training_Images.zip"
-        )
-    check_classes(folder, folders(folder), digits())
     found = images(folder)
     for name, files in found.items():
         listed = listed_training(folder, name)
@@ -162,10 +173,8 @@ def listed_training(folder: Path, name: str) -> list[str] | None:
 
 
 def _tests(path: Path, folder: Path) -> dict[str, list[str]]:
-    """The files of `read_list`, where there is a folder and no stranger in it; raises as it does where there is not."""
+    """The files of `read_list`; BrokenFileError where the folder has another."""
     found = read_list(path)
-    if not folder.is_dir():
-        raise MissingDataError(f"{folder}: no such folder; unpack GTSRB_Final_Test_Images.zip there")
     _check_listed(folder, image_files(folder), [file for files in found.values() for file in files], path.name)
     return found
 

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstrong.data.duplicates import same_picture
 from headstrong.data.image_checks import SUFFIXES, UNREAD, twins
 from headstrong.data.listings import Listing, Part, check_number, of_classes, permuted
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 
-TESTED = "the same picture as {}, which is for tests; remove it"
 TOLERATED = 1 / 1000  # share of the training pictures that may have the bytes of a test picture
-REPEATED = "the same picture as {}; remove one of them"
 log = logging.getLogger(__name__)
 OFFICIAL = ("train", "test")  # folders of a data set whose test pictures are official
 
@@ -156,6 +155,18 @@ def _rounded(number: int, share: float) -> int:
     return min(max(1, round(number * share)), number - 1)
 
 
+def check_folders(root: Path, classes: Sequence[str], absent: str) -> None:
+    """MissingDataError or BrokenFileError unless train/ and test/ are there, with a folder for each of these classes.
+
+    classes: none: any, but the same in both. absent: what to say where neither is there.
+    """
+    if first_folder(*(root / name for name in OFFICIAL)) is None:
+        raise MissingDataError(f"{root}: {absent}")
+    names = class_names(root, OFFICIAL)
+    if classes:
+        check_classes(class_root(root, "train"), names, classes)
+
+
 @dataclass(frozen=True)
 class Publication:
     """A data set with official test pictures, as it was published.
@@ -184,19 +195,16 @@ class Publication:
 def official_listing(
     root: Path,
     part: Part,
-    classes: Sequence[str],
     published: Callable[[int], Publication],
     group: Callable[[str], str] = str,
 ) -> Listing:
     """The part of a data set that is placed as <root>/train/<class>/* and <root>/test/<class>/*.
 
-    classes: those it must have; none: any, but the same in both. published: of a number of training pictures, what was
+    published: of a number of training pictures, what was
     published. group: of a file, what may not be torn apart.
     Raises MissingDataError and BrokenFileError, naming folder or file, and ConfigError as `held_out`.
     """
     names = class_names(root, OFFICIAL)
-    if classes:
-        check_classes(class_root(root, "train"), names, classes)
     places = {name: class_root(root, name) for name in OFFICIAL}
     there = {name: images(place) for name, place in places.items()}
     wanted = "test" if part.split == "test" else "train"
@@ -224,7 +232,7 @@ def tested(train: Sequence[Path], tests: Sequence[Path]) -> dict[Path, str]:
 
     Published data sets have such pictures (GTSRB one in some thousands): as few of them are told in the log and used.
     """
-    found = {path: TESTED.format(twin) for path, twin in twins(train, tests).items()}
+    found = {path: same_picture(twin) for path, twin in twins(train, tests).items()}
     if not tolerable(len(found), len(train)):
         return found
     for path, reason in found.items():

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from headstrong.data import image_checks
 from headstrong.data.image_checks import UNREAD
-from headstrong.data.image_errors import UNREADABLE, reason
+from headstrong.data.image_errors import UNREADABLE, cut_short, reason
 from headstrong.data.ordered import in_order
 from headstrong.data.pictures import Picture, Skipped
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
@@ -205,7 +205,7 @@ def load_image(path: Path) -> Image.Image:
         raise _unusable(path, "cannot identify the kind of image") from error
     except UNREADABLE as error:
         raise _unusable(path, reason(error)) from error
-    cut = image_checks.cut_end(data)
+    cut = cut_short(data)
     if cut is not None:
         raise _unusable(path, cut)
     return colour

@@ -20,12 +20,23 @@ def read_lines(path: Path) -> list[Line]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise MissingDataError(f"{path}: no such file; place it there (docs/data.md)") from None
+        raise _absent(path) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise BrokenFileError(f"{path}: not a text file ({reason}); get it again") from error
     lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
     return [(number, line) for number, line in lines if line]
+
+
+def check_files(*paths: Path, why: str = "") -> None:
+    """MissingDataError for a list that is not there. why: what needs it, for the message."""
+    absent = next((path for path in paths if not path.is_file()), None)
+    if absent is not None:
+        raise _absent(absent, why)
+
+
+def _absent(path: Path, why: str = "") -> MissingDataError:
+    return MissingDataError(f"{path}: no such file{why}; place it there (docs/data.md)")
 
 
 def split_columns(path: Path, line: Line, columns: int, separator: str | None = None) -> list[str]:

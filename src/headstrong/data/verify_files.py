@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from headstrong.data import image_checks
-from headstrong.data.image_checks import NOWHERE, SUFFIXES, cut_short
+from headstrong.data.image_checks import NOWHERE, SUFFIXES
 from headstrong.data.listings import load_image
 from headstrong.data.verify_findings import Finding, Inventory
 from headstrong.errors import UserError
-
-__all__ = ["DATA_SUFFIXES", "cut_short", "extras", "file_fault", "look_at_picture"]
 
 DATA_SUFFIXES = (*SUFFIXES, ".npy")
 

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from headstrong.data import awa2, celeba, cifar10, deepfashion, domains, gtsrb
+from headstrong.data.duplicates import listed_twice, same_picture
 from headstrong.data.image_checks import twins
 from headstrong.data.image_folders import (
     OFFICIAL,
-    REPEATED,
-    TESTED,
     Publication,
     class_root,
     first_folder,
@@ -76,18 +75,18 @@ def _domains(inventory: Inventory, names: Sequence[str], expected: Sequence[str]
 
 def _repeated(inventory: Inventory, names: Sequence[str]) -> None:
     """Note pictures with the bytes of one before them."""
-    _note(inventory, REPEATED, twins([inventory.root / name for name in names]))
+    _note(inventory, domains.repeated_picture, twins([inventory.root / name for name in names]))
 
 
 def _tested(inventory: Inventory, train: Sequence[str], tests: Sequence[str]) -> None:
     """Note training pictures with the bytes of a test picture; as few as published data sets have are not a fault."""
     found = twins(*([inventory.root / name for name in names] for names in (train, tests)))
-    _note(inventory, TESTED, found, fault=not tolerable(len(found), len(train)))
+    _note(inventory, same_picture, found, fault=not tolerable(len(found), len(train)))
 
 
-def _note(inventory: Inventory, said: str, found: Mapping[Path, Path], fault: bool = True) -> None:
+def _note(inventory: Inventory, said: Callable[[object], str], found: Mapping[Path, Path], fault: bool = True) -> None:
     for path, twin in found.items():
-        reason = said.format(inventory.relative(twin))
+        reason = said(inventory.relative(twin))
         inventory.findings.append(Finding("broken", inventory.relative(path), reason, fault))
 
 
@@ -272,10 +271,10 @@ def look_at_deepfashion(root: Path) -> Inventory:
         except UserError as error:
             inventory.said(error)
             continue
-        for name, other in deepfashion.listed_again(names, listed):
-            inventory.found("broken", folder / name, f"listed twice, for {other} and {split}")
         listed[split] = names
         inventory.counts.append(Count(_TITLES[split], len(names), many))
+    for name, one, other in listed_twice(listed):
+        inventory.found("broken", folder / name, f"listed twice, for {one} and {other}")
     items = dict.fromkeys(name for names in listed.values() for name in names)
     if len(inventory.counts) < len(official):
         # Which pictures the broken list has is not known: all are looked at.
