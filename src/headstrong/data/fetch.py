@@ -1,30 +1,35 @@
 """Bring a real data set into its folder: download what may be, unpack it, say what only a person can do.
 
 What is there is left alone: a data set that the readers find whole is not touched, and archives that a person has
-placed are checked and unpacked as if they had been downloaded.
+placed are checked and unpacked as if they had been downloaded. Files of an archive that are missing, empty or, by their
+checksum, damaged are taken from it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstrong.data.acquire import data_root
 from headstrong.data.archives import unpack
 from headstrong.data.download import download
 from headstrong.data.registry import REGISTRY, Dataset, Item, Registry, load
 from headstrong.data.transfer import Expected, Partial, check_room
-from headstrong.errors import BrokenFileError, DownloadError, MissingDataError
+from headstrong.errors import BrokenFileError, DownloadError, MissingDataError, UserError
 from headstrong.provenance import write_atomically
+
+if TYPE_CHECKING:
+    from headstrong.data.verify_findings import Count, Finding
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +54,9 @@ def fetch(name: str, root: Path | None = None, registry: Path = REGISTRY) -> str
         raise DownloadError(f"{base}: {said}")
     folder = base / name
     if all(item.there(folder) for item in dataset.files) and not any(_kept(item, folder) for item in dataset.files):
-        return f"{name}: all of it is in {folder}"
+        faults, differing = _survey(name, folder)
+        if not faults:
+            return _in_words(name, folder, differing)
     try:
         with _alone(folder):
             try:
@@ -92,10 +99,37 @@ class _Fetch:
             self._obtain(item)
         if waiting:
             raise MissingDataError(self._for_a_person(waiting))
-        return f"{self.dataset.name}: all of it is in {self.folder}"
+        faults, differing = _survey(self.dataset.name, self.folder)
+        if faults and self._repair(faults):
+            faults, differing = _survey(self.dataset.name, self.folder)
+        if faults:
+            raise self._not_whole(faults)
+        return _in_words(self.dataset.name, self.folder, differing)
 
-    def _obtain(self, item: Item) -> None:
-        """Download a file unless it was placed, compare it, unpack it."""
+    def _repair(self, faults: Sequence[Finding]) -> bool:
+        """Take faulty files from their archives again, which are downloaded where they are gone; whether any was."""
+        wrong = {finding.path.partition(" line ")[0] for finding in faults}
+        found = False
+        for item in self.dataset.files:
+            own = {path for path in wrong if any(path == one or path.startswith(f"{one}/") for one in item.provides)}
+            if own and item.unpack and (item.url or self._placed(item)):
+                log.info("%s: %d files are missing or damaged, the first: %s", item.name, len(own), min(own))
+                self._check_room([item])
+                self._obtain(item, own)
+                found = True
+        return found
+
+    def _not_whole(self, faults: Sequence[Finding]) -> UserError:
+        """What is wrong with data that are there, in one line."""
+        name, first = self.dataset.name, faults[0]
+        kind = MissingDataError if any(finding.kind == "missing" for finding in faults) else BrokenFileError
+        return kind(
+            f"{self.folder / first.path}: {first.reason} ({len(faults)} such faults in {name}; python -m headstrong "
+            f"verify {name} names all); get it again from {self.dataset.home}"
+        )
+
+    def _obtain(self, item: Item, wrong: Collection[str] | None = None) -> None:
+        """Download a file unless it was placed, compare it, unpack it; wrong: as `_unpack`."""
         placed, recorded = self._placed(item), item.name in self._record()["files"]
         if placed:
             self._check(item)
@@ -103,7 +137,7 @@ class _Fetch:
             self._download(item)
         try:
             if item.unpack:
-                self._unpack(item)
+                self._unpack(item, wrong)
         except BrokenFileError:
             if not recorded and not (item.md5 or item.sha256):
                 # Nobody has said that this is the file; it must not be what others are compared with.
@@ -161,13 +195,18 @@ class _Fetch:
         if item.name not in self._record()["files"]:
             self._note("files", item, {"sha256": digest, "bytes": path.stat().st_size, "url": None})
 
-    def _unpack(self, item: Item) -> None:
+    def _unpack(self, item: Item, wrong: Collection[str] | None) -> None:
+        """Unpack an archive into its place; wrong: only these files, which are replaced where they are there."""
         archive = self.folder / str(item.name)
         beside = self.folder / f"{_UNPACKING}{archive.name}"
         log.info("%s: unpacking", archive.name)
         try:
             held = unpack(archive, beside, self.known.limits)
-            _move(_inner(beside, item, archive), self.folder, item)
+            source = _inner(beside, item, archive)
+            if wrong is None:
+                _move(source, self.folder, item)
+            else:
+                _replace(source, self.folder, wrong)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         self._note("unpacked", item, {"files": held.files, "bytes": held.bytes})
@@ -219,6 +258,34 @@ def _move(source: Path, folder: Path, item: Item) -> None:
             _rename(path, folder / path.relative_to(source))
     for path in sorted(wanted):
         _rename(path, folder / path.relative_to(source))
+
+
+def _replace(source: Path, folder: Path, wrong: Collection[str]) -> None:
+    """Move these files, and those below these folders, to their places, over what is there."""
+    for name in sorted(wrong):
+        place = source / name
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            target = folder / path.relative_to(source)
+            if path.is_file() and (path == place or not target.exists()):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+
+
+def _survey(name: str, folder: Path) -> tuple[list[Finding], list[Count]]:
+    """`verification.survey`; nothing of a data set that is not looked at: of Taskonomy there are millions of files."""
+    # By name: the readers need numpy, which a fetch that has to download does not.
+    verification = importlib.import_module("headstrong.data.verification")
+    if name == "taskonomy" or name not in verification.DATASETS:
+        return [], []
+    found: tuple[list[Finding], list[Count]] = verification.survey(name, folder)
+    return found
+
+
+def _in_words(name: str, folder: Path, differing: Sequence[Count]) -> str:
+    if not differing:
+        return f"{name}: all of it is in {folder}"
+    numbers = ", ".join(f"{count.what} {count.found} of {count.official}" for count in differing)
+    return f"{name}: part of it is in {folder}, and in order ({numbers}); move it away and run this again to get all"
 
 
 def _rename(path: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from headstrong.data.acquire import locate
 from headstrong.data.ordered import in_order
-from headstrong.data.verify_files import extras
+from headstrong.data.verify_files import extras, file_fault
 from headstrong.data.verify_findings import Count, Finding, Inventory
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
 from headstrong.progress import ItemProgress
@@ -111,6 +111,19 @@ def verify(dataset: str, root: Path, *, processes: int = 1, whole: bool = False,
     return Verdict(
         name or dataset, root, inventory.layout, inventory.counts, ordered, len(inventory.items), inventory.units
     )
+
+
+def survey(dataset: str, root: Path) -> tuple[list[Finding], list[Count]]:
+    """The faults of a data set that show without decoding an image, and the numbers that are not the official ones.
+
+    Every file that the reader would read is looked for, and must not be empty; lists and checksums are compared. Raises
+    MissingDataError where no layout is recognised.
+    """
+    inventory: Inventory = getattr(importlib.import_module(DATASETS[dataset]), f"look_at_{dataset}")(root)
+    faults = [finding for finding in inventory.findings if finding.fault]
+    faults += [fault for name in sorted(inventory.used) if (fault := file_fault(root, name)) is not None]
+    faults += [_difference(count) for count in inventory.counts if count.exceeds]
+    return sorted(dict.fromkeys(faults), key=Finding.order), [count for count in inventory.counts if count.differs]
 
 
 def _difference(count: Count) -> Finding:
