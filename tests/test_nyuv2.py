@@ -340,3 +340,10 @@ def test_real_labels_follow_the_official_class_mapping(real):
     for name in layout.names("test")[::100] + layout.names("train")[::100]:
         coarse, fine = (layout.read(name, classes).labels.ravel() for classes in (13, 40))
         assert set(zip(fine.tolist(), coarse.tolist(), strict=True)) <= allowed
+
+
+def test_a_table_of_splits_may_begin_with_a_byte_order_mark(tmp_path):
+    root = write_folders(tmp_path)
+    names = [nyuv2_layouts.detect(root).names(split) for split in nyuv2_layouts.SPLITS]
+    (root / "splits.csv").write_bytes(b"\xef\xbb\xbf" + (root / "splits.csv").read_bytes())
+    assert [nyuv2_layouts.detect(root).names(split) for split in nyuv2_layouts.SPLITS] == names

@@ -392,7 +392,7 @@ def _split_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise MissingDataError(f"{path}: no such file; place the official split there (docs/data.md)")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BrokenFileError(f"{path}: not a table ({reason(error)}); get it again") from error
