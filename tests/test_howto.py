@@ -75,11 +75,11 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
             classes = rng.integers(0, 4, (32, 32), dtype=np.uint8)
             np.savez(place / f"{i}.npz", rgb=rgb, s=classes, d=rng.uniform(1, 5, (32, 32)).astype(np.float32))
     for domain in ("drawings", "photographs"):
-        for kind in ("cat", "dog"):
+        for shade, kind in enumerate(("cat", "dog")):
             place = folder / "real" / "animals" / domain / kind
             place.mkdir(parents=True)
             for i in range(3):
-                Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(place / f"{i}.png")
+                Image.fromarray(np.full((8, 8, 3), 40 * i + 20 * shade, np.uint8)).save(place / f"{i}.png")
     (folder / "src" / "jobs.py").write_text(JOBS)
     (folder / "studies" / "smallest.yaml").write_text(checkout.only(STUDY, ["plan"]))
     return folder
