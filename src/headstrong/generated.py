@@ -17,10 +17,10 @@
     LEAF of noise and generated, also: linf, l2 float32 (N,), what was added, after clamping the image to [0, 1]
 
 Perturbations, their sizes and epsilon are in pixel units, images in [0, 1]; the name of a noise has `radius.in_name`.
-File attributes: format, family, kind, tasks, victims, dataset, job, code, classes (names by task). Attributes of a noise:
-norm, epsilon. Attributes of a generator: method, mode, goal, norm, epsilon, parameters (of all its networks), job, targets
-(class names by task). truth and output of an example: the class (K,); s uint8 (K, H, W); d and
-D metres (K, H, W); n unit vectors (K, 3, H, W); other letters (K, C, H, W), encoded. Equal runs give equal bytes.
+File attributes: format, family, kind, tasks, victims, dataset, job, code, classes (names by task). Attributes of a
+noise: norm, epsilon. Attributes of a generator: method, mode, goal, norm, epsilon, parameters (of all its networks),
+job, targets (class names by task). truth and output of an example: the class (K,); s uint8 (K, H, W); d and D metres
+(K, H, W); n unit vectors (K, 3, H, W); other letters (K, C, H, W), encoded. Equal runs give equal bytes.
 
 Source: Guo et al. (2020), "Multi-Task Adversarial Attack", arXiv 2011.09824, section 4.
 """
