@@ -41,6 +41,11 @@ onstart:
     hold_study(WORK, RESULTS)
     JOB_FILES.tidy(PLANNED)
     keep_warm(workflow.local_exec)
+    watch_jobs()
+
+
+onerror:
+    tell_why()
 
 
 # Here, and not beside the other targets: Snakemake takes no default target from an included file.

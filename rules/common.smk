@@ -22,6 +22,8 @@ from headstrong.workflow import (
     keep_warm,
     load_study,
     prepare_jobs,
+    tell_why,
+    watch_jobs,
 )
 
 if not workflow.is_main_process:

@@ -34,6 +34,8 @@ _IN_JSON = {
     dict: "an object",
     type(None): "null",
 }
+DEFECT = "a defect of headstrong, or of the machine"  # what is said of an error that nobody foresaw
+INTERRUPTED = "error: interrupted; run it again to go on"
 DEVICE_HELP = "auto: a GPU that no other job has, the CPU without one; or cpu, cuda, cuda:1, ..."
 
 
@@ -64,7 +66,7 @@ def run(
         sys.stderr.close()  # the reader of our output has seen enough, as in `headstrong plan | head`
         return 0
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     except Exception as error:
         refused = refusal(error)
@@ -76,7 +78,7 @@ def run(
             return code
         traceback.print_exc()
         print(
-            f"error: {type(error).__name__}: {error} (a defect of headstrong, or of the machine; see above)",
+            f"error: {type(error).__name__}: {error} ({DEFECT}; see above)",
             file=sys.stderr,
         )
         return 1

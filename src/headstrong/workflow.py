@@ -14,6 +14,7 @@ from headstrong.config import Config
 from headstrong.configfiles import CONFIG_FILE, as_yaml, load_plan, read
 from headstrong.data.build import check_there
 from headstrong.errors import ConfigError, MachineError, UserError
+from headstrong.failures import Failures
 from headstrong.provenance import PACKAGE, STUDY_VARIABLE, settings_json, text_digest
 from headstrong.study import Plan
 
@@ -86,6 +87,7 @@ def check_data(output: str | Path, settings: Mapping[str, Any], labels: Sequence
 
 _STEP = 1000  # nanoseconds between two files of the future that were apart
 _held: list[object] = []  # locks of this process, for as long as it lives
+_failed = Failures()
 
 
 def hold_study(work: str | Path, results: str | Path) -> None:
@@ -126,6 +128,16 @@ def keep_warm(local: bool) -> None:
         _held.append(warm.start())
     else:
         os.environ[warm.VARIABLE] = warm.OFF
+
+
+def watch_jobs() -> None:
+    """Note which jobs fail from now on, for `tell_why`."""
+    _failed.watch()
+
+
+def tell_why() -> None:
+    """Let the reasons of the jobs that failed be the last lines of this Snakemake, after its own account of them."""
+    _failed.tell_at_exit()
 
 
 def check_current() -> None:
