@@ -15,6 +15,9 @@ import pytest
 from headstrong.models.store import read_tensors
 from headstrong.provenance import ROOT
 
+# A shell in the background, or nohup, has its children ignore what ends others.
+ENDED_BY_SIGNALS = ("env", "--default-signal=HUP,INT,TERM")
+
 
 def kill_after(folder: Path, program: str, arguments: list[str], epoch: int, step: int) -> tuple[int, int]:
     """Start a training into `folder` in another process and kill it once its checkpoint is that far.

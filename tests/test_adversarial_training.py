@@ -22,6 +22,7 @@ from headstrong.losses import per_sample_losses
 from headstrong.models import load_metadata, load_model
 from headstrong.models.store import read_tensors
 from headstrong.training_losses import training_losses
+from stopped_runs import ENDED_BY_SIGNALS
 from training_runs import (
     CLASSES,
     ROOT,
@@ -294,30 +295,32 @@ def test_killed_and_resumed_gives_the_bits_of_an_undisturbed_run(tmp_path, data)
 
 
 TERMINATED = """
-import json, logging, os, signal, sys
+import argparse, json, os, sys
 from pathlib import Path
-from headstrong import training
+from headstrong import program, training
 from headstrong.jobs import training_job_from_dict
 folder, data, job = Path(sys.argv[1]), Path(sys.argv[2]), training_job_from_dict(json.loads(sys.argv[3]))
 done, calls = training.train_step, iter(range(100))
 def step(*arguments):
     if next(calls) == 5:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), int(sys.argv[4]))
     return done(*arguments)
 training.train_step = step
-logging.basicConfig(level=logging.INFO)
-training.train(job, data, folder / "weights.safetensors", snapshots={}, history=folder / "history.csv",
-               work=folder / "work", device="cpu", threads=1, checkpoint_minutes=1e9)
+def main(_):
+    training.train(job, data, folder / "weights.safetensors", snapshots={}, history=folder / "history.csv",
+                   work=folder / "work", device="cpu", threads=1, checkpoint_minutes=1e9)
+sys.exit(program.run(main, argparse.ArgumentParser(), []))
 """
 
 
-def test_sigterm_leaves_a_checkpoint_of_the_step_under_way_and_ends_as_ever(tmp_path, data):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_checkpoint_of_the_step_under_way_and_ends_as_ever(tmp_path, data, number, code):
     job, folder = adversarial(epochs=4), tmp_path / "terminated"
-    command = [sys.executable, "-c", TERMINATED, str(folder), str(data), json.dumps(to_dict(job))]
+    command = [*ENDED_BY_SIGNALS, sys.executable, "-c", TERMINATED, folder, data, json.dumps(to_dict(job)), str(number)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGTERM, ended.stderr
-    assert "SIGTERM after 1 epochs and 1 steps" in ended.stderr
+    assert ended.returncode == code, ended.stderr
+    assert f"{number.name} after 1 epochs and 1 steps" in ended.stderr
     description = read_tensors(folder / "work" / "last.ckpt")[1]
     # The sixth step is that on the adversarial batch of the third iteration; an epoch has two.
     assert (description["epoch"], description["step"]) == (1, 1)
@@ -329,24 +332,40 @@ def test_sigterm_leaves_a_checkpoint_of_the_step_under_way_and_ends_as_ever(tmp_
 
 
 def test_a_training_that_nobody_ends_leaves_the_handler_as_it_was(tmp_path, data):
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     run(tmp_path, job_with(epochs=1), data)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_a_signal_that_someone_handles_is_passed_on_once(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_someone_handles_is_passed_on_once(number):
     heard = []
-    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("heard"))
+    before = signal.signal(number, lambda *_: heard.append("heard"))
     try:
         with Termination() as termination:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert termination.asked
+            os.kill(os.getpid(), number)
+            assert termination.asked == number
             assert not heard
             termination.obey()
             assert heard == ["heard"]
         assert heard == ["heard"]
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
+
+
+def test_a_second_ctrl_c_does_not_wait_and_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Termination():
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with Termination() as termination:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not termination.asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_log_names_both_kinds_of_loss(tmp_path, data, caplog, monkeypatch):

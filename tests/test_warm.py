@@ -17,6 +17,7 @@ import pytest
 
 from headstrong import locks, warm
 from headstrong.provenance import ROOT
+from stopped_runs import ENDED_BY_SIGNALS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every job starts an interpreter of its own")
 
@@ -75,10 +76,6 @@ while path != "off" and not os.path.exists(path) and held.poll() is None:
 print(path, held and held.pid, flush=True)
 sys.stdin.read()
 """
-
-
-# A shell in the background, or nohup, has its children ignore what ends others.
-ENDED_BY_SIGNALS = ("env", "--default-signal=HUP,INT,TERM")
 
 
 class Warm:
@@ -212,6 +209,8 @@ def test_signals_reach_what_computes(shared, number):
     assert ends[shared.path] == ends["off"]
     if number == signal.SIGTERM:
         assert ends["off"] == (-signal.SIGTERM, "checkpoint\n", "")
+    if number == signal.SIGINT:
+        assert ends["off"] == (130, "checkpoint\n", "error: interrupted; run it again to go on\n")
 
 
 def test_a_killed_program_takes_its_child_with_it(shared):

@@ -42,36 +42,43 @@ class Progress:
 
 
 class Termination:
-    """Holds SIGTERM back while a run does what must not be cut short: `with Termination() as termination: ...`.
+    """Holds SIGTERM and SIGINT back while a run does what must not be cut short: `with Termination() as termination`.
 
-    Schedulers send it some seconds before they kill. `asked`: one came. It is passed on to whoever handled it before,
-    at `obey` or at the end of the block. Only the main thread can hold it back; elsewhere it works as ever.
+    Schedulers send SIGTERM some seconds before they kill; Ctrl-C sends SIGINT. `asked`: the signal that came, 0 without
+    one. It is passed on to whoever handled it before, at `obey` or at the end of the block. A second Ctrl-C is passed
+    on at once. A signal that is ignored (nohup, a shell in the background) stays ignored. Only the main thread can hold
+    signals back; elsewhere they work as ever.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
+        self.asked = 0
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Termination:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if (before := signal.getsignal(number)) is not signal.SIG_IGN:
+                    self._before[number] = before
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        while self._before:
+            signal.signal(*self._before.popitem())
         if self.asked:
-            self.asked = False
-            signal.raise_signal(signal.SIGTERM)
+            number, self.asked = self.asked, 0
+            signal.raise_signal(number)
 
     def obey(self) -> None:
         """Pass the signal on now, if one came; this ends the process unless someone handles it."""
         if self.asked:
             self.__exit__()
 
-    def _note(self, *_: object) -> None:
-        self.asked = True
+    def _note(self, number: int, _: object) -> None:
+        again = self.asked and number == signal.SIGINT
+        self.asked = number
+        if again:
+            self.obey()
 
 
 def configuration_digest(**settings: Any) -> str:
@@ -83,7 +90,7 @@ class RollingCheckpoint:
     """The one checkpoint of a run at `path`, replaced every `minutes` (0: whenever asked), used only by `digest`.
 
     `kept` are the files with the weights after some epochs, which the run writes beside the checkpoint. Within
-    `with rolling:` a SIGTERM waits for the next checkpoint, so that a preempted run loses nothing.
+    `with rolling:` SIGTERM and SIGINT wait for the next checkpoint, so that an interrupted run loses nothing.
     """
 
     def __init__(
@@ -111,11 +118,11 @@ class RollingCheckpoint:
         self._termination.__exit__()
 
     def due(self) -> bool:
-        """Whether the last one is old enough, or a SIGTERM waits for a new one."""
-        return self._termination.asked or time.monotonic() - self._saved >= 60 * self.minutes
+        """Whether the last one is old enough, or a signal waits for a new one."""
+        return bool(self._termination.asked) or time.monotonic() - self._saved >= 60 * self.minutes
 
     def save(self) -> None:
-        """Write the run as it is now in place of the last checkpoint, atomically; then obey a SIGTERM that waited."""
+        """Write the run as it is now in place of the last checkpoint, atomically; then obey a signal that waited."""
         progress = self.progress
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -133,8 +140,8 @@ class RollingCheckpoint:
         write_tensors(self.path, tensors, description)
         self._saved = time.monotonic()
         if self._termination.asked:
-            done = (progress.epoch, progress.step)
-            log.info("SIGTERM after %d epochs and %d steps: %s holds them", *done, self.path)
+            done = (signal.Signals(self._termination.asked).name, progress.epoch, progress.step)
+            log.info("%s after %d epochs and %d steps: %s holds them", *done, self.path)
         self._termination.obey()
 
     def restore(self) -> bool:

@@ -68,10 +68,10 @@ def train(
 
     history: CSV, one row per epoch: epoch, learning_rate and `loss_<label>`, the mean of the batches' cross entropies
     before their step. work: this job's own scratch folder; the rolling checkpoint in it, written every
-    `checkpoint_minutes` (0: after every step) and at a SIGTERM, is found by the next call and removed at success.
-    device: "cpu" or "cuda". threads: of the CPU. code: digest of the training code; None: computed here. important: the
-    classes that a loss with `important` favours. The SHA-256 of the pretrained weights, and the important classes, are
-    stored with the classifier as `pretrained_sha256` and `important`.
+    `checkpoint_minutes` (0: after every step) and at SIGTERM or SIGINT, is found by the next call and removed at
+    success. device: "cpu" or "cuda". threads: of the CPU. code: digest of the training code; None: computed here.
+    important: the classes that a loss with `important` favours. The SHA-256 of the pretrained weights and the important
+    classes are stored with the classifier as `pretrained_sha256` and `important`.
 
     Raises ConfigError for a job that cannot be, MissingDataError or BrokenFileError for pictures that are not what they
     should be, what `find_pretrained` and `load_pretrained` raise, and DivergedError when a loss or a weight is no

@@ -70,8 +70,8 @@ def train_run(
     finish: gets history.csv as text: per epoch the learning rate of its last step and the mean of each column. digest:
     of all that decides the bits; a checkpoint of another is not used. minutes: between checkpoints; 0: after every
     step. kept, keep: at the end of these epochs `keep(path, epoch)` writes the model to that path; the files count as
-    part of the checkpoint. start: called once before the first step of a run without a checkpoint. A SIGTERM waits for
-    a checkpoint and, at the end, for `finish`. The checkpoint is removed at success.
+    part of the checkpoint. start: called once before the first step of a run without a checkpoint. SIGTERM and
+    SIGINT wait for a checkpoint and, at the end, for `finish`. The checkpoint is removed at success.
 
     Raises DivergedError, and removes the checkpoint, when a loss is not a number or `finish` or `keep` raise it.
     """

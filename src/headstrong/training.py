@@ -68,9 +68,9 @@ def train(
     snapshots: path of the weights after so many epochs (keys in 1..epochs). history: CSV, one row per epoch: epoch,
     learning_rate and the mean of each task's batch losses before their step, `loss_<letter>` on clean batches (where
     the job makes clean steps) and `adversarial_loss_<letter>` on adversarial ones. work: this job's own scratch folder;
-    the rolling checkpoint in it, written every `checkpoint_minutes` (0: after every iteration) and at a SIGTERM, is
-    found by the next call and removed at success. device: "cpu" or "cuda". threads: of the CPU. code: digest of the
-    training code; None: computed here.
+    the rolling checkpoint in it, written every `checkpoint_minutes` (0: after every iteration) and at SIGTERM or
+    SIGINT, is found by the next call and removed at success. device: "cpu" or "cuda". threads: of the CPU. code: digest
+    of the training code; None: computed here.
 
     Raises ConfigError for a job that cannot be, MissingDataError or BrokenFileError for data that are not what they
     should be, DivergedError when a loss or a weight is no longer a number; then there are no outputs.
