@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from headstrong import locks
+from cuda_driver import COMPILER, needs_compiler
+from headstrong import gpulocks, locks
 from headstrong.errors import MachineError
 from headstrong.provenance import ROOT
 
@@ -46,7 +49,10 @@ def start(code, *arguments, **environment):
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    monkeypatch.setenv(locks.RUN_VARIABLE, "")
+    for name in (locks.RUN_VARIABLE, locks.ALLOCATION_VARIABLE):
+        monkeypatch.setenv(name, "")
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "work" / "quick.lock"
 
 
@@ -141,3 +147,118 @@ def test_who_is_killed_while_it_says_who_it_is_leaves_nothing_for_ever(study):
     first.communicate()
     assert first.returncode == 0
     assert sorted(path.name for path in study.parent.iterdir()) == ["quick.lock", "quick.lock.holder.json"]
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A SLURM that cancels nothing: the file where its commands write down what they are asked."""
+    asked = tmp_path / "asked"
+    for name in ("scancel", "squeue"):
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(f"#!/bin/sh\necho {name} $* >> {asked}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    return asked
+
+
+@pytest.mark.parametrize("array", [{}, {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}])
+def test_the_allocation_that_snakemake_runs_in_is_never_cancelled(study, monkeypatch, slurm, array):
+    for name, value in {"SLURM_JOB_ID": "9", **array}.items():
+        monkeypatch.setenv(name, value)
+    first = locks.hold_study(study)
+    job, said = start(WORK)  # in the same allocation, as its environment says
+    assert said == "works"
+    first.release()
+    locks.hold_study(study).release()
+    assert not slurm.exists()
+    assert job.communicate()[0] == "checkpoint\n"
+    assert job.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("ids", "cancelled"),
+    [
+        ({"SLURM_JOB_ID": "9"}, "9"),
+        # The last task of an array has the id of the whole array as its own.
+        ({"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "7_3"),
+    ],
+)
+def test_a_job_that_slurm_was_given_is_cancelled_by_its_own_id(study, monkeypatch, slurm, ids, cancelled):
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")  # where Snakemake runs
+    first = locks.hold_study(study)
+    job, _ = start(WORK, **ids)
+    first.release()
+    with pytest.raises(MachineError, match=f"still running, .*, job {cancelled}, .*; end it$"):
+        locks.hold_study(study)
+    assert slurm.read_text().splitlines()[0] == f"scancel {cancelled}"
+    job.kill()
+    job.communicate()
+
+
+# Holds the lock of a job in another process than the one that its file names, as a child does that outlives its parent.
+IMPOSTOR = """
+import json, os
+from headstrong import locks
+me = locks._myself
+locks._myself = lambda: {**me(), "process": int(os.environ["OTHER"])}
+with locks.working():
+    print("works", flush=True)
+    input()
+"""
+
+
+def test_another_process_that_has_the_number_by_now_is_left_alone(study):
+    other = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    first, _ = start(HOLD, study)  # so that the next does not start at the same hundredth of a second
+    job, said = start(IMPOSTOR, OTHER=str(other.pid), HEADSTRONG_RUN=f"{study}:{locks.holder(study)['run']}")
+    assert said == "works"
+    first.communicate()
+    with pytest.raises(MachineError, match=f"process {other.pid}, .*; end it$"):
+        locks.hold_study(study)
+    job.kill()
+    job.communicate()
+    other.stdin.close()
+    assert other.wait() == 0
+
+
+@pytest.fixture(scope="module")
+def no_flock(tmp_path_factory):
+    """Variables of a process whose file systems all have no locks."""
+    library = tmp_path_factory.mktemp("no_flock") / "no_flock.so"
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", library, Path(__file__).with_name("no_flock.c")], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+@needs_compiler
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO], ids=errno.errorcode.get)
+def test_without_locks_of_the_system_files_stand_in_for_them(study, no_flock, number):
+    environment = {**no_flock, "NO_FLOCK": str(number)}
+    first, said = start(HOLD, study, **environment)
+    assert said == "held"
+    job, said = start(WORK, HEADSTRONG_RUN=f"{study}:{locks.holder(study)['run']}", **environment)
+    assert said == "works"
+    for variables in (environment, {"LD_PRELOAD": ""}):  # also for who can lock after all
+        second, _ = start(HOLD, study, **variables)
+        error = second.communicate()[1].splitlines()[-1]
+        assert f"process {first.pid}, " in error
+        assert error.endswith(f"if that has ended, delete {study}, as this disk has no locks of its own")
+    first.kill()
+    first.communicate()
+    third, said = start(HOLD, study, **environment)
+    assert said == "held"
+    assert job.communicate()[0] == "checkpoint\n"
+    assert third.communicate()[1] == ""
+
+
+@needs_compiler
+def test_gpus_without_locks_name_the_variable_to_set(tmp_path, no_flock):
+    code = "from headstrong import gpulocks\nwith gpulocks.one_of(['a']): pass"
+    held = gpulocks.one_of(["a"], folder=tmp_path)
+    with held:
+        for look in (code, "from headstrong import gpulocks\ngpulocks.holders_of('a')"):
+            process, _ = start(look, **no_flock, HEADSTRONG_GPU_LOCKS=str(tmp_path))
+            line = process.communicate()[1].splitlines()[-1]
+            assert "MachineError: " in line
+            assert line.endswith("No locks available; set HEADSTRONG_GPU_LOCKS to a folder of this machine")

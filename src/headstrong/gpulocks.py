@@ -208,6 +208,8 @@ def _holder(folder: _Folder, name: str) -> str | None:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(handle)
+    except OSError as error:
+        raise _unusable(folder.path / name, error.strerror) from None
     else:
         return None
     finally:

@@ -98,10 +98,13 @@ def hold_study(work: str | Path, results: str | Path) -> None:
     Snakemake's own lock stays behind when it is killed, and must then be taken away by hand; this one goes with its
     holder. So the profiles turn that one off.
     """
+    lock = Path(f"{work}.lock")
     try:
-        _held.append(locks.hold_study(Path(f"{work}.lock")))
+        _held.append(locks.hold_study(lock))
     except MachineError as error:
         _end(error)
+    if locks.way_out(lock):
+        print(f"{lock}: this disk has no locks of its own; files stand in for them", flush=True)
     if moved := leave_future(Path(results)):
         print(f"{results}: {moved} files were of the future, as when a clock was set back; they are of now", flush=True)
 

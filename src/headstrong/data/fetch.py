@@ -20,12 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstrong import locks
 from headstrong.data.acquire import data_root
 from headstrong.data.archives import unpack
 from headstrong.data.download import download
 from headstrong.data.registry import REGISTRY, Dataset, Item, Registry, load
 from headstrong.data.transfer import Expected, Partial, check_room
-from headstrong.errors import BrokenFileError, DownloadError, MissingDataError, UserError
+from headstrong.errors import BrokenFileError, DownloadError, MachineError, MissingDataError, UserError
 from headstrong.provenance import write_atomically
 
 if TYPE_CHECKING:
@@ -297,17 +298,17 @@ def _rename(path: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a data set's folder; DownloadError says who has it. It ends with the process that holds it."""
-    from filelock import FileLock, Timeout
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = (folder.parent / f".{folder.name}.fetch{end}" for end in (".lock", ".holder"))
+    place, holder = (folder.parent / f".{folder.name}.fetch{end}" for end in (".lock", ".holder"))
     try:
-        with FileLock(lock, timeout=0):
-            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-            try:
-                yield
-            finally:
-                holder.unlink(missing_ok=True)
-    except Timeout:
+        lock = locks.acquire(place)
+    except MachineError as error:
+        raise DownloadError(str(error)) from None
+    if lock is None:
         who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
-        raise DownloadError(f"{folder}: {who} is fetching it already; wait for it to end") from None
+        raise DownloadError(f"{folder}: {who} is fetching it already; wait for it to end{locks.way_out(place)}")
+    try:
+        holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
