@@ -40,7 +40,7 @@ def test_the_reasons_are_told_last_and_each_once(folder):
     same = [f"build_data failed, see {log} (1 more for the same reason)" for log in logs[:2]]
     killed = f"write_plan failed, see {logs[2]}"
     assert (set(blocks) - set(same), len(blocks)) == ({killed}, 2)
-    assert blocks[killed] == "error: write_plan ended without saying why, as a job does that is killed"
+    assert blocks[killed] == "error: write_plan: ended without saying why, as a job does that is killed"
     del blocks[killed]
     assert list(blocks.values()) == ["error: data/x.png: not there; get it again"]
 

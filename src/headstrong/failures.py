@@ -66,7 +66,8 @@ class Failures(logging.Handler):
         logs = [log for job in jobs for log in job["log"]]
         own, others = ([log for log in logs if (".snakemake" in Path(log).parts) == other] for other in (False, True))
         ids = frozenset(job["jobid"] for job in jobs)
-        self.found.append(Failure(ids, title, tuple(own), (*others, *filter(None, more)), (said or "").strip()))
+        in_one_line = " ".join((said or "").partition("For further error details")[0].split())
+        self.found.append(Failure(ids, title, tuple(own), (*others, *filter(None, more)), in_one_line))
 
 
 def tell(failures: Iterable[Failure]) -> None:
@@ -83,7 +84,7 @@ def in_words(failures: Iterable[Failure]) -> str:
     titles: dict[str, list[str]] = {}
     for failure in failures:
         for log, reason in reasons(failure):
-            titles.setdefault(reason, []).append(f"{failure.title} failed, see {log}" if log else failure.title)
+            titles.setdefault(reason, []).append(f"{failure.title} failed{log and f', see {log}'}")
     hidden = len(titles) - SHOWN
     blocks = [f"{hidden} other reasons are in the logs that Snakemake names above"] if hidden > 0 else []
     for reason, (first, *others) in list(titles.items())[-SHOWN:]:
@@ -98,9 +99,10 @@ def reasons(failure: Failure) -> list[tuple[str, str]]:
         found = [(log, reason) for log in logs if (reason := _reason(Path(log))) is not None]
         if found:
             return found
-    said = f" ({failure.said})" if failure.said else ""
-    log = next(iter((*failure.logs, *failure.more)), "")
-    return [(log, f"error: {failure.title} ended without saying why, as a job does that is killed{said}")]
+    log = next((log for log in (*failure.logs, *failure.more) if Path(log).exists()), "")
+    return [
+        (log, f"error: {failure.title}: {failure.said or 'ended without saying why, as a job does that is killed'}")
+    ]
 
 
 def _reason(log: Path) -> str | None:

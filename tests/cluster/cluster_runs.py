@@ -50,6 +50,14 @@ def prepared(folder: Path, undisturbed: Path) -> Path:
     return folder
 
 
+def command(*options: str, study: str) -> list[str]:
+    """Snakemake with the profile that the repository ships, asking SLURM more often than on a cluster."""
+    return [
+        sys.executable, "-m", "snakemake", *options, "--profile", "profiles/slurm", "--max-threads", "2",
+        "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10", *checkout.overlays(study),
+    ]  # fmt: skip
+
+
 class Study:
     """A Snakemake on a local SLURM, in a session of its own: `with Study(...) as study:` kills what is left of it."""
 
@@ -68,15 +76,10 @@ class Study:
             self.process.wait()
 
     def start(self) -> None:
-        """Start Snakemake with the profile that the repository ships, asking SLURM more often than on a cluster."""
-        command = [
-            sys.executable, "-m", "snakemake", *self.options, "--profile", "profiles/slurm", "--max-threads", "2",
-            "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
-            *checkout.overlays(self.study),
-        ]  # fmt: skip
+        """Start Snakemake."""
         with self.said.open("w") as output:
             self.process = subprocess.Popen(
-                [*OWN_PROCESS, *command], cwd=self.folder, stdin=subprocess.DEVNULL,
+                [*OWN_PROCESS, *command(*self.options, study=self.study)], cwd=self.folder, stdin=subprocess.DEVNULL,
                 env={**checkout.environment(), **self.variables}, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 

@@ -29,6 +29,7 @@ PROGRAMS = (
     "sacctmgr",
     "setpriv",
 )
+COMMANDS = ("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 PATIENCE = 60.0  # seconds until a daemon answers; they take one to five
 PARTITION = "gpu"
 
@@ -134,10 +135,11 @@ class LocalSlurm:
         self.folder.mkdir(parents=True, mode=0o755)
         for name in ("state", "spool", "database", "bin"):
             (self.folder / name).mkdir()
-        # Snakemake's plugin takes SLURM_CONF out of the environment of srun: it would look for the system's SLURM.
-        srun = self.folder / "bin" / "srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {_found("srun")} "$@"\n')
-        srun.chmod(0o755)
+        # Snakemake's plugin takes SLURM_CONF out of the environment: commands would look for the system's SLURM.
+        for name in COMMANDS:
+            command = self.folder / "bin" / name
+            command.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {_found(name)} "$@"\n')
+            command.chmod(0o755)
         facts = {
             "host": self.host, "user": getpass.getuser(), "folder": self.folder, "ports": self.ports,
             "cpus": self.cpus, "memory": self.memory, "partition": PARTITION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import subprocess
 
@@ -39,6 +40,31 @@ def test_a_killed_snakemake_is_started_again_and_its_jobs_do_not_run_twice(study
     study.finish()
     assert study.states() == ["CANCELLED", "COMPLETED"]
     assert study.resumed_after() >= before
+    check(study, undisturbed)
+
+
+# In an allocation: start Snakemake, kill it in the middle of the training, start it again.
+SESSION = """#!/bin/sh
+{command} &
+while kill -0 $! && ! grep -q "epoch 5 of" {log}; do sleep 0.1; done
+kill -KILL $!
+{command}
+"""
+
+
+@pytest.mark.parametrize("submits", [False, True])
+def test_a_snakemake_that_is_started_again_in_its_allocation_leaves_it_alone(slurm, undisturbed, tmp_path, submits):
+    folder = cluster_runs.prepared(tmp_path / "checkout", undisturbed)
+    local = [*checkout.command(study="training"), "--", WEIGHTS]
+    command = shlex.join(cluster_runs.command(WEIGHTS, study="training") if submits else local)
+    (folder / "session.sh").write_text(SESSION.format(command=command, log=cluster_runs.LOG))
+    study = Study(slurm, folder, WEIGHTS)
+    subprocess.run(
+        ["sbatch", "--wait", "--mem=4000", f"--chdir={folder}", f"--output={study.said}", "session.sh"], cwd=folder,
+        env={**checkout.environment(), **slurm.environment}, capture_output=True, timeout=cluster_runs.PATIENCE,
+    )  # fmt: skip
+    assert study.states() == ["COMPLETED", *(["CANCELLED", "COMPLETED"] if submits else [])], study.words()
+    assert study.resumed_after() >= 4
     check(study, undisturbed)
 
 

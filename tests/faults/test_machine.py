@@ -14,6 +14,7 @@ import pytest
 import torch
 from fault_study import MICRO_PLAN, script
 
+import checkout
 import synthetic
 from headstrong import program
 from headstrong.jobs import to_dict
@@ -217,3 +218,9 @@ def test_a_disk_that_can_only_be_read_is_one_line(made, tmp_path, name):
     with small_disk(tmp_path / "disk") as place:
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         check_refused(script(program_, *(str(word).replace("OUT", str(place)) for word in arguments)), "only be read")
+
+
+def test_a_home_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, "/proc/nowhere")  # where root cannot write either
+    checkout.run(checkout.make(tmp_path / "checkout"), "--", "results/micro/plan.csv")
