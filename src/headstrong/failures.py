@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from headstrong.program import DEFECT, INTERRUPTED
 
 SHOWN = 5  # reasons that differ; a study whose data are damaged has one for each of its jobs, nearly always the same
-_REASON = re.compile(r"(slurmstepd: )?error: ")  # of a program, or of SLURM about one that it ended
+_REASON = re.compile(r"(slurmstepd\S*: )?error: ")  # of a program, or of SLURM about one that it ended
 _TRACEBACK = "Traceback (most recent call last):"
 
 

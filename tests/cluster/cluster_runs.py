@@ -133,7 +133,8 @@ class Study:
 
     def states(self) -> list[str]:
         """How the jobs submitted from this folder ended, in order, as accounting knows it."""
-        found = self.slurm.call("sacct", "-X", "-n", "-D", "-P", "-o", "jobid,state,workdir").splitlines()
+        since = ["-S", "now-1day"]  # without it, jobs that ended before midnight are not listed
+        found = self.slurm.call("sacct", *since, "-X", "-n", "-D", "-P", "-o", "jobid,state,workdir").splitlines()
         return [line.split("|")[1].split()[0] for line in found if line.endswith(f"|{self.folder}")]
 
     def programs(self, name: str) -> Iterator[int]:

@@ -46,7 +46,7 @@ def test_a_killed_snakemake_is_started_again_and_its_jobs_do_not_run_twice(study
 # In an allocation: start Snakemake, kill it in the middle of the training, start it again.
 SESSION = """#!/bin/sh
 {command} &
-while kill -0 $! && ! grep -q "epoch 5 of" {log}; do sleep 0.1; done
+while kill -0 $! && ! grep -qs "epoch 5 of" {log}; do sleep 0.1; done
 kill -KILL $!
 {command}
 """
