@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,8 +73,11 @@ def raw_sample(seed: int) -> dict[str, np.ndarray]:
     return {"rgb": rgb, "s": labels, "d": depth, "D": depth, "n": normals, "p": curvature, **others}
 
 
-def write_data(path: Path, count: int, first_seed: int) -> Path:
-    samples = ((f"frame {seed}", raw_sample(seed)) for seed in range(first_seed, first_seed + count))
+def write_data(path: Path, count: int, first_seed: int, absent: Mapping[int, str] | None = None) -> Path:
+    """absent: by row, the letters of which it has no label."""
+    seeds = range(first_seed, first_seed + count)
+    lacking = [dict.fromkeys((absent or {}).get(row, "")) for row in range(count)]
+    samples = ((f"frame {seed}", raw_sample(seed) | lacking[row]) for row, seed in enumerate(seeds))
     known = {"size": (SIDE, SIDE), "dataset": "sides", "split": "test", "classes": CLASSES, "settings": {}, "code": "0"}
     write_split(path, samples, count=count, **known)
     return path

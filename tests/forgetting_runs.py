@@ -124,7 +124,7 @@ def take_epoch(copy, epoch):
     """All steps of an epoch, at its learning rate; their losses (steps, T)."""
     for group in copy.optimizer.param_groups:
         group["lr"] = copy.run.learning_rate(epoch, epoch * copy.run.steps)
-    return torch.stack([copy.step(epoch, number) for number in range(copy.run.steps)])
+    return torch.stack([copy.step(epoch, number)[0] for number in range(copy.run.steps)])
 
 
 def state_of(network):

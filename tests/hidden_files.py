@@ -47,7 +47,7 @@ RIGHT = {"a": np.array([0.0, 0, 1, 0]), "b": np.array([0.0, 0.5, 1, 0.25])}
 WRONG = {"a": np.array([1.0, 0, 1, 1]), "b": np.array([0.0, 0.5, 0.5, 0.25])}
 # The same of dense tasks; the fourth image has no valid pixel of the first.
 DENSE_RIGHT = {"a": np.array([1.0, 2, 3, NAN]), "b": np.array([2.0, 2, 2, 2])}
-DENSE_WRONG = {"a": np.array([2.0, 2, 8, NAN]), "b": np.array([2.0, 2, 2, 3])}
+DENSE_WRONG = {"a": np.array([2.0, 2, 8, NAN]), "b": np.array([2.0, 2, 5, 3])}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def write_file(
     """A file of just these numbers, its tasks those of `clean` in their order.
 
     forgetting: by access and epoch the errors by task, and the distances (N,). Where it is None, every access of the
-    attacks has an epoch 0, which is the clean network. Losses are twice the errors, 0 where there is none.
+    attacks has an epoch 0, which is the clean network. Losses are twice the errors. Errors and losses are NaN where an
+    image has no label for what is attacked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     count = len(next(iter(clean.values())))
@@ -127,7 +128,8 @@ def write_file(
                 steps=one.steps,
                 attacked=json.dumps(list(one.attacked)),
             )
-            _tasks(group, one.errors)
+            made = np.any([~np.isnan(clean[task]) for task in one.attacked or clean], axis=0)
+            _tasks(group, {task: np.where(made, values, NAN) for task, values in one.errors.items()})
             group["linf"] = np.full(count, one.epsilon if one.norm == "linf" else one.epsilon / 10, np.float32)
             group["l2"] = np.full(count, one.epsilon * 10 if one.norm == "linf" else one.epsilon, np.float32)
         file.create_group("forgetting")
@@ -143,7 +145,7 @@ def write_file(
 def _tasks(group: h5py.Group, errors: Errors) -> None:
     for task, values in errors.items():
         group[f"{task}/error"] = np.asarray(values, np.float32)
-        group[f"{task}/loss"] = np.asarray(np.nan_to_num(2 * np.asarray(values)), np.float32)
+        group[f"{task}/loss"] = np.asarray(2 * np.asarray(values), np.float32)
 
 
 def write_family(

@@ -39,7 +39,8 @@ def images() -> Tensor:
 
 
 def measure(net: nn.Module, images: Tensor, size: int = 3, tasks: str = TASKS) -> Gradients:
-    return measure_gradients([(part, net) for part in images.split(size)], tasks)
+    there = torch.ones(size, len(tasks), dtype=torch.bool)
+    return measure_gradients([(part, net, there[: len(part)]) for part in images.split(size)], tasks)
 
 
 def one_by_one(net: nn.Module, images: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -78,14 +79,16 @@ def resampled(paths: Sequence[Path], kind: str, names: Sequence[Callable[[str], 
 
 
 def holed(path: Path, task: str, images: Sequence[int]) -> None:
-    """Let these images have no valid pixel of a task."""
+    """Let these images have no valid pixel of a task; where it is attacked, they have no numbers at all."""
     with h5py.File(path, "r+") as file:
         groups = [file["clean"], *file["attacks"].values()]
         groups += [epoch for access in file["forgetting"].values() for epoch in access.values()]
         for group in groups:
-            values = group[f"{task}/error"][:]
-            values[list(images)] = NAN
-            group[f"{task}/error"][:] = values
+            attacked = json.loads(group.attrs.get("attacked", "[]")) == [task]
+            for other in json.loads(file.attrs["tasks"]) if attacked else [task]:
+                values = group[f"{other}/error"][:]
+                values[list(images)] = NAN
+                group[f"{other}/error"][:] = values
 
 
 @pytest.mark.parametrize("kind", ["classes", "dense"])

@@ -75,8 +75,9 @@ def test_damage_to_dense_tasks_by_hand(tmp_path: Path) -> None:
     # Means 2 and 4: a ratio of 2. Influences 100 * (after - 2 * before) / 2: 0, -100, 100, deviation 100.
     assert (row["clean"], row["under_attack"], row["damage"], row["n"]) == (2, 4, 100, 3)
     assert row["damage_error"] == pytest.approx(100 / math.sqrt(3))
+    # The image without a label of the attacked task is not attacked: it counts for no other task either.
     row = one(table, task="b")
-    assert (row["clean"], row["under_attack"], row["damage"], row["n"]) == (2, 2.25, 12.5, 4)
+    assert (row["clean"], row["under_attack"], row["damage"], row["n"]) == (2, 3, 50, 3)
 
 
 def test_what_cannot_be_measured_is_not_a_number() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from headstrong.confusion import miou_from_confusion
 from headstrong.data.batches import Batch
-from headstrong.losses import cross_entropy, per_sample_losses, prior_class_weights
+from headstrong.losses import batch_means, cross_entropy, per_sample_losses, prior_class_weights
 from headstrong.metrics import confusion, per_sample_errors
 
 torch.set_num_threads(1)
@@ -108,7 +108,7 @@ def test_what_is_under_the_mask_changes_neither_losses_nor_errors_nor_gradients(
         assert all(gradient.eq(0).all() for gradient in hidden)
 
 
-def test_a_sample_with_nothing_valid_has_loss_zero_and_no_error():
+def test_a_sample_with_nothing_valid_has_no_loss_and_no_error():
     outputs, batch = made_up()
     batch.masks = {letter: mask.clone() for letter, mask in batch.masks.items()}
     for letter in "sdnp":
@@ -116,9 +116,10 @@ def test_a_sample_with_nothing_valid_has_loss_zero_and_no_error():
     batch.targets["s"][1] = 0
     for pixels in ("all", "valid"):
         losses = per_sample_losses(outputs, batch, TASKS, pixels=pixels, class_weights=None)
-        assert losses[1].tolist()[:-1] == [0, 0, 0, 0]
-        assert losses.isfinite().all()
+        assert losses.isnan().tolist() == [[row == 1 and letter != "e" for letter in TASKS] for row in range(4)]
         assert (losses[[0, 2, 3]] > 0).all()
+        means = batch_means(losses, batch.labelled(TASKS))
+        torch.testing.assert_close(means[:-1], losses[[0, 2, 3], :-1].mean(dim=0))
     errors, _ = per_sample_errors(outputs, batch, TASKS, pixels="valid", miou="labelled")
     assert errors.isnan().tolist() == [[row == 1 and letter != "e" for letter in TASKS] for row in range(4)]
     errors, _ = per_sample_errors(outputs, batch, TASKS, pixels="all", miou="all")

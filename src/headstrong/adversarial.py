@@ -35,23 +35,24 @@ def adversarial_batch(
 ) -> Batch:
     """The batch with images (B, 3, H, W), in [0, 1] and in the attack's ball, that the attack makes of its own.
 
-    Targets and masks stay. The attack climbs the losses of the training (`loss_pixels`, class weights), without the
-    tasks' loss weights: these belong to the training's objective, the balancer has its own. Random draws come from the
-    job's seed, the epoch and the rows of the data, so every epoch draws anew and a resumed run draws the same. The
-    model's mode and gradients are left as found. Raises ConfigError for an attack that cannot be,
-    DivergedError where the gradient is not a number.
+    Targets and masks stay. An image without a label of any attacked task is not attacked; the batch has no label of it.
+    The attack climbs the losses of the training (`loss_pixels`, class weights), without the tasks' loss weights: these
+    belong to the training's objective, the balancer has its own. Random draws come from the job's seed, the epoch and
+    the rows of the data, so every epoch draws anew and a resumed run draws the same. The model's mode and gradients are
+    left as found. Raises ConfigError for an attack that cannot be, DivergedError where the gradient is not a number.
     """
 
     def losses(points: Tensor) -> Tensor:
         return training_losses(job, model, replace(batch, images=points), class_weights, attack.attacked)
 
     seed = derive_seed(job.seed, "adversarial", epoch)
+    labelled = batch.labelled(attack.attacked)
     try:
         with _looked_at(model):
-            images = perturb(losses, batch.images, attack, attack.attacked, batch.index, seed)
+            images = perturb(losses, batch.images, attack, attack.attacked, batch.index, seed, labelled=labelled)
     except DivergedError as error:
         raise DivergedError(f"model {job.id}: epoch {epoch + 1}: {error}; lower its learning rate") from error
-    return replace(batch, images=images)
+    return replace(batch, images=images).without(~labelled.any(dim=1))
 
 
 @contextlib.contextmanager

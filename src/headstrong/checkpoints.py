@@ -32,10 +32,12 @@ class Progress:
     """How far a run is: `epoch` epochs are done, and `step` steps of the next one.
 
     losses: (steps per epoch, columns) on the computing device, batch-mean losses of this epoch's steps so far, in the
-    run's columns. history: one row per epoch done: epoch, learning rate, mean of each column.
+    run's columns. known: bool, the same shape, False where no image of the step's batch had a label for the task.
+    history: one row per epoch done: epoch, learning rate, mean of each column over the steps where it is known.
     """
 
     losses: Tensor
+    known: Tensor
     epoch: int = 0
     step: int = 0
     history: list[list[float]] = field(default_factory=list)
@@ -127,7 +129,8 @@ class RollingCheckpoint:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if value is not None}
-        tensors |= {"losses": progress.losses[: progress.step], "random.cpu": torch.get_rng_state()}
+        tensors |= {name: getattr(progress, name)[: progress.step] for name in ("losses", "known")}
+        tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_initialized():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         description = {
@@ -165,7 +168,8 @@ class RollingCheckpoint:
         _restore_optimizer(self.optimizer, _under("optimizer.", tensors))
         progress.epoch, progress.step = description["epoch"], description["step"]
         progress.history = description["history"]
-        progress.losses[: progress.step] = tensors["losses"]
+        for name in ("losses", "known"):
+            getattr(progress, name)[: progress.step] = tensors[name]
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])

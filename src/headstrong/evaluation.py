@@ -1,18 +1,22 @@
 """Evaluation of one model: clean errors, then every attack, all tasks measured, per sample, into one HDF5 file.
 
     /index                             str     (N,)       names of the samples
-    /clean/<letter>/loss, error        float32 (N,)       `headstrong.losses`, `headstrong.metrics`
+    /clean/<letter>/loss, error        float32 (N,)       `headstrong.losses`, `headstrong.metrics`; NaN where
+                                                          the task is absent from the sample
     /clean/<letter>/measures/<name>    float32 (N,)       `headstrong.measures`; NaN where no pixel counts; not for s
-    /clean/s/confusion                 uint32  (N, C, C)  pixel counts, [true, predicted]
-    /attacks/<name>/<letter>/...       the same on the adversarial images, for all tasks of the model, attacked or not
+    /clean/s/confusion                 uint32  (N, C, C)  pixel counts, [true, predicted]; 0 for a sample without labels
+    /attacks/<name>/<letter>/...       the same on the adversarial images, for all tasks of the model, attacked or not;
+                                       absent, whatever the task, where all attacked tasks are: no such attack was made
     /attacks/<name>/linf, l2           float32 (N,)       size of the perturbation, in pixel units
-    /attacks/<name>/curve              float64 (E, A)     mean loss of each attacked task over the samples, at the E
-                                                          gradient evaluations of the first restart; not for noise
+    /attacks/<name>/curve              float64 (E, A)     mean loss of each attacked task over the samples that have it,
+                                                          at the E gradient evaluations of the first restart; not for
+                                                          noise
     /attacks/<name>/start/<letter>/... as clean, without measures, where the first restart started; only if the job's
                                        baseline is "start"
     /attacks/<name>/program/...        ilp_* only: status, fallback str (N,); gap, bound, value float64 (N,)
     /gradients/gram, mean_gram         float64 (N, T, T), (T, T)    `headstrong.gradients`; only if the job asks for it
-    /gradients/l1, l2                  float64 (N, S)     over the S subsets of tasks in the attribute subsets (JSON)
+    /gradients/l1, l2                  float64 (N, S)     over the S subsets of tasks in the attribute subsets (JSON);
+                                                          NaN in all where a task is absent
     /flags                             str                JSON, `headstrong.sanity`
 
 File attributes: format, id, tasks, job (JSON), code, weights_sha256, data, classes (JSON), precision. Attributes of an
@@ -97,7 +101,7 @@ def _measure_all(bench: _Bench, file: h5py.File) -> None:
         clean = bench.clean(progress)
         _store_measured(file.create_group("clean"), clean, job.tasks)
         progress.finished("clean", partial(_in_words, job.tasks, clean, clean))
-        gradients = bench.gradients(progress) if job.gradients else None
+        gradients = bench.gradients(progress, clean.labelled) if job.gradients else None
         if gradients is not None:
             _store_gradients(file.create_group("gradients"), gradients)
         group = file.create_group("attacks")
@@ -112,8 +116,12 @@ def _measure_all(bench: _Bench, file: h5py.File) -> None:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Numbers of N samples and T tasks: losses and errors float32 (N, T); sizes of the perturbation float32 (N,)."""
+    """Numbers of N samples and T tasks: losses and errors float32 (N, T); sizes of the perturbation float32 (N,).
 
+    labelled: bool (N, T), the losses there are; others are NaN.
+    """
+
+    labelled: NDArray[np.bool_]
     losses: NDArray[np.float32]
     errors: NDArray[np.float32]
     confusion: NDArray[np.uint32] | None  # (N, C, C)
@@ -157,31 +165,40 @@ class _Bench:
     def attacked(self, attack: AttackJob, clean_losses: NDArray[np.float32], progress: BatchProgress) -> _Attacked:
         """All tasks on the images an attack makes, and what it noted on the way."""
         ends, starts, curves, programs = [], [], [], []
+        counts: Any = 0
         for batch in self._parts(progress):
             notes = Notes()
-            ends.append(self._measure(batch, self._perturbed(batch, attack, clean_losses, notes)))
+            labelled = batch.labelled(attack.attacked)
+            counts = counts + labelled.sum(dim=0).cpu().numpy()
+            made = labelled.any(dim=1)
+            ends.append(self._measure(batch, self._perturbed(batch, attack, clean_losses, notes), made))
             if self.job.baseline == "start":
                 if notes.start is None:
                     raise RuntimeError(f"attack {attack.name!r} did not note its start")
-                starts.append(self._measure(batch, notes.start, measures=False))
+                starts.append(self._measure(batch, notes.start, made, measures=False))
             if notes.curve:
                 curves.append(torch.stack(notes.curve).numpy())
             programs += notes.programs
         return _Attacked(
             end=self._whole(ends, attack.name),
             start=self._whole(starts, f"start of {attack.name}") if starts else None,
-            curve=np.sum(curves, axis=0) / self.batches.count if curves else None,
+            curve=np.sum(curves, axis=0) / counts if curves else None,
             programs=_program_columns(programs),
         )
 
-    def gradients(self, progress: BatchProgress) -> Gradients:
+    def gradients(self, progress: BatchProgress, labelled: NDArray[np.bool_]) -> Gradients:
         """In float32 whatever the precision of the job: differences of gradients matter here, not speed."""
+        tasks = self.job.tasks
         parts = (
-            (batch.images, partial(self._losses_at, batch=batch, tasks=self.job.tasks, precision="float32"))
+            (
+                batch.images,
+                partial(self._losses_at, batch=batch, tasks=tasks, precision="float32"),
+                batch.labelled(tasks),
+            )
             for batch in self._parts(progress)
         )
-        found = measure_gradients(parts, self.job.tasks)
-        if not np.isfinite(found.gram).all():
+        found = measure_gradients(parts, tasks)
+        if not np.isfinite(np.diagonal(found.gram, axis1=1, axis2=2)[labelled]).all():
             raise DivergedError(f"model {self.job.id!r}: a gradient at a clean image is not a number; train it again")
         return found
 
@@ -209,18 +226,22 @@ class _Bench:
         places = np.searchsorted(self.batches.rows, batch.index.cpu().numpy())
         known = torch.from_numpy(clean_losses[places][:, columns]).to(batch.images.device)
         losses = partial(self._losses_at, batch=batch, tasks=attacked, precision=self.job.precision)
-        seed = self.job.seed
-        return perturb(losses, batch.images, attack, attacked, batch.index, seed, clean_losses=known, notes=notes)
+        how: Any = {"clean_losses": known, "labelled": batch.labelled(attacked), "notes": notes}
+        return perturb(losses, batch.images, attack, attacked, batch.index, self.job.seed, **how)
 
     @torch.no_grad()
-    def _measure(self, batch: Batch, images: Tensor, measures: bool = True) -> _Measured:
+    def _measure(self, batch: Batch, images: Tensor, made: Tensor | None = None, *, measures: bool = True) -> _Measured:
+        """All tasks on these images; made: bool (B,), False for those that are to count nowhere."""
         job = self.job
         pixels: Any = job.error_pixels
         miou: Any = job.miou
+        if made is not None and not bool(made.all()):
+            batch = batch.without(~made)
         outputs = self._outputs(images, job.tasks, job.precision)
         errors, confusion = per_sample_errors(outputs, batch, job.tasks, pixels=pixels, miou=miou)
         change = (images - batch.images).flatten(1)
         return _Measured(
+            labelled=batch.labelled(job.tasks).cpu().numpy(),
             losses=_numpy(self._losses(outputs, batch, job.tasks)),
             errors=_numpy(errors),
             confusion=None if confusion is None else confusion.cpu().numpy().astype(np.uint32),
@@ -232,7 +253,7 @@ class _Bench:
     def _whole(self, parts: list[_Measured], where: str) -> _Measured:
         """The batches put together. Raises DivergedError where a loss is not a number."""
         measured = _concatenated(parts)
-        broken = np.argwhere(~np.isfinite(measured.losses))
+        broken = np.argwhere(measured.labelled & ~np.isfinite(measured.losses))
         if len(broken):
             sample, column = broken[0]
             raise DivergedError(

@@ -26,6 +26,7 @@ from headstrong.feature_files import write_features
 from headstrong.hidden_views import View, open_view
 from headstrong.jobs import ForgettingJob, to_dict
 from headstrong.loop import Run, optimizer_for, rate_at, train_run
+from headstrong.losses import batch_means
 from headstrong.models.partial import backbone_parts, head_state, heads_of, last_blocks
 from headstrong.models.store import read_tensors, write_tensors
 from headstrong.provenance import code_digest, file_digest, settings_json, write_atomically
@@ -149,8 +150,9 @@ class Forgetting:
         )
         self._order = functools.lru_cache(maxsize=1)(self._new_order)
 
-    def step(self, epoch: int, number: int) -> Tensor:
-        """One step down the mean of the visible tasks' losses; those losses (T,) before it."""
+    def step(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """One step down the mean of the visible tasks' losses; those losses (T,) before it, and bool (T,) which
+        tasks any image of the batch has."""
         probing = epoch < self.job.probe_epochs
         self._enter(probing)
         batch = self.view.batch(self._order(epoch)[number * self._size :][: self._size])
@@ -158,11 +160,12 @@ class Forgetting:
         seed = derive_seed(self.job.seed, "layers", epoch, number)
         with seeded_layers(seed, device), autocast(self.job.precision, device):
             outputs = self._outputs(batch.images, probing)
-        losses = self.view.losses(outputs, batch).mean(dim=0)
+        labelled = self.view.labelled(batch)
+        losses = batch_means(self.view.losses(outputs, batch), labelled)
         self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         self.optimizer.step()
-        return losses.detach()
+        return losses.detach(), labelled.any(dim=0)
 
     def _outputs(self, images: Tensor, probing: bool) -> dict[str, Tensor]:
         try:

@@ -12,8 +12,8 @@
     /examples/<generator>/<task>/perturbation, output           perturbation float32 (K, 3, H, W)
 
     LEAF, classes: prediction int16 (N,), loss float32 (N,)
-    LEAF, dense:   loss float32 (N,); measures/<name> float32 (N,), NaN where no pixel counts (`headstrong.measures`);
-                   s: confusion uint32 (N, C, C), pixel counts, [true, predicted]
+    LEAF, dense:   loss float32 (N,), NaN where the task is absent; measures/<name> float32 (N,), NaN where no pixel
+                   counts (`headstrong.measures`); s: confusion uint32 (N, C, C), pixel counts, [true, predicted]
     LEAF of noise and generated, also: linf, l2 float32 (N,), what was added, after clamping the image to [0, 1]
 
 Perturbations, their sizes and epsilon are in pixel units, images in [0, 1]; the name of a noise has `radius.in_name`.
@@ -258,4 +258,4 @@ def _said(job: GeneratedJob, clean: Leaves, found: Leaves) -> str:
 def _in_words(clean: Leaf, found: Leaf) -> str:
     if "prediction" in found:
         return f"{100 * np.mean(found['prediction'] != clean['prediction']):.1f} % changed"
-    return f"loss {clean['loss'].mean():.4g} -> {found['loss'].mean():.4g}"
+    return f"loss {np.nanmean(clean['loss']):.4g} -> {np.nanmean(found['loss']):.4g}"

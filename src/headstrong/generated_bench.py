@@ -63,7 +63,7 @@ class Bench:
     def measure(self, change: Change | None, where: str, advance: Callable[[], None]) -> Leaves:
         """All victims on the images that `change` makes; None: on the clean ones. `advance` is called every round.
 
-        Raises DivergedError, which says `where`, for a loss that is not a number.
+        Raises DivergedError, which says `where`, for a loss that is not a number where there is a label.
         """
         found: dict[tuple[str, str], list[Leaf]] = defaultdict(list)
         for number in range(self.rounds):
@@ -72,7 +72,7 @@ class Bench:
             advance()
         leaves = {place: _concatenated(found[place]) for place in self.victims}
         for (name, task), leaf in leaves.items():
-            broken = np.flatnonzero(~np.isfinite(leaf["loss"]))
+            broken = np.flatnonzero(leaf.pop("labelled") & ~np.isfinite(leaf["loss"]))
             if len(broken):
                 raise DivergedError(
                     f"family {self.job.family!r}, {where}: the loss of task {task!r} of {name!r} is "
@@ -110,8 +110,10 @@ class Bench:
         if isinstance(victim, ClassVictim):
             logits = victim.logits(images).float()
             losses = F.cross_entropy(logits, batch.labels[victim.label], reduction="none")
-            return {"prediction": logits.argmax(dim=1).cpu().numpy().astype(np.int16), "loss": _numpy(losses)}
-        return self._dense_leaf(_dense(victim), batch, _dense(victim).outputs(images).float())
+            found: Leaf = {"prediction": logits.argmax(dim=1).cpu().numpy().astype(np.int16), "loss": _numpy(losses)}
+            return {**found, "labelled": np.ones(len(images), dtype=bool)}
+        labelled = {"labelled": batch.labelled(victim.task)[:, 0].cpu().numpy()}
+        return self._dense_leaf(_dense(victim), batch, _dense(victim).outputs(images).float()) | labelled
 
     def _dense_leaf(self, victim: DenseVictim, batch: Batch, outputs: Tensor) -> Leaf:
         task, pixels = victim.task, self.job.error_pixels

@@ -157,16 +157,16 @@ class _Trainer:
         if self.job.weights == "learned":
             state = {name: value.clone() for name, value in self.generators.state_dict().items()}
             with torch.no_grad():
-                self.weights.start_from(self._losses(0, 0))
+                self.weights.start_from(self._losses(0, 0)[0])
             self.generators.load_state_dict(state)  # the look has moved running averages
 
-    def step(self, epoch: int, number: int) -> Tensor:
-        """One step of the optimiser; the fooling losses (M,) before it."""
-        losses = self._losses(epoch, number)
+    def step(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser; the fooling losses (M,) before it, and bool (M,) which tasks any image of the batch has."""
+        losses, known = self._losses(epoch, number)
         self.optimizer.zero_grad(set_to_none=True)
-        self.weights(losses).backward()
+        self.weights(losses, known).backward()
         self.optimizer.step()
-        return losses.detach()
+        return losses.detach(), known
 
     def check(self) -> None:
         """DivergedError where a weight is not a number."""
@@ -177,17 +177,18 @@ class _Trainer:
                     f"({self.job.learning_rate:g})"
                 )
 
-    def _losses(self, epoch: int, number: int) -> Tensor:
+    def _losses(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
         done = epoch * self.run.steps + number
         rows = {task: batch_rows(self.job, task, victim.count, done) for task, victim in self.victims.items()}
         images = {task: _ordered(self.victims[task].images(chosen)) for task, chosen in rows.items()}
         with autocast(self.job.precision, self.device):
             made = raw_perturbations(self.generators, self.job, images if self._inputs is None else self._inputs)
-            found = []
+            found, known = [], []
             for task, victim in self.victims.items():
                 attack = scale(made[task].float(), self.job.norm, self.job.epsilon, self.job.scaling)
                 found.append(self._fooling(victim, perturbed(images[task], attack), rows[task]))
-        return torch.stack(found)
+                known.append(victim.labelled(rows[task]).any())
+        return torch.stack(found), torch.stack(known)
 
     def _fooling(self, victim: Victim, images: Tensor, rows: Tensor) -> Tensor:
         job = self.job
@@ -198,7 +199,8 @@ class _Trainer:
         least = victim.least_likely_losses(images, rows) if job.untargeted_loss == "least_likely" else None
         if least is not None:  # towards it, as GAP's code for classes; its code for dense tasks goes by the truth
             return fooling_loss(least.float(), "targeted", job.log_mean)
-        return fooling_loss(victim.losses(images, rows).float(), "untargeted", job.log_mean)
+        losses, labelled = victim.losses(images, rows).float(), victim.labelled(rows)
+        return fooling_loss(losses, "untargeted", job.log_mean, labelled)
 
 
 def batch_rows(job: GeneratorJob, task: str, count: int, done: int) -> Tensor:

@@ -29,6 +29,9 @@ class Gradients:
 
     gram (N, T, T): inner products of an image's r_t. mean_gram (T, T): inner products of the means of r_t over images.
     l1, l2 (N, S): norms of the sum of r_t over each of `subsets`, strings of letters.
+
+    A task has no gradient on an image from which it is absent: what would take it is NaN there, and means are over the
+    images that have the task.
     """
 
     tasks: str
@@ -45,8 +48,9 @@ def subsets_of(tasks: str) -> tuple[str, ...]:
     return tuple("".join(letters) for size in sizes for letters in combinations(tasks, size))
 
 
-def measure_gradients(parts: Iterable[tuple[Tensor, Losses]], tasks: str) -> Gradients:
-    """Gradients of all images of `parts`, each a batch of images (B, C, H, W) and its loss function.
+def measure_gradients(parts: Iterable[tuple[Tensor, Losses, Tensor]], tasks: str) -> Gradients:
+    """Gradients of all images of `parts`, each a batch of images (B, C, H, W), its loss function, and bool (B, T), the
+    tasks that each image has.
 
     The function maps images to losses (B, T), columns in the order of `tasks`, differentiably; the loss of an image
     must not depend on the others of its batch. One forward and T backward passes per batch, float32; all sums and inner
@@ -55,13 +59,15 @@ def measure_gradients(parts: Iterable[tuple[Tensor, Losses]], tasks: str) -> Gra
     subsets = subsets_of(tasks)
     rows: list[tuple[Array, ...]] = []
     total: Any = 0
-    for images, losses in parts:
+    counts: Any = 0
+    for images, losses, labelled in parts:
         # Contiguous: the layout in memory would otherwise decide the order of sums.
-        for image in loss_gradients(losses, images).contiguous():
-            gradients = image.flatten(1).double()
-            total = total + gradients
+        for image, has in zip(loss_gradients(losses, images).contiguous(), labelled, strict=True):
+            gradients = torch.where(has[:, None], image.flatten(1).double(), torch.nan)
+            total = total + torch.where(has[:, None], gradients, 0)
+            counts = counts + has[:, None].double()
             rows.append((_numpy(gradients @ gradients.T), *_norms(gradients, tasks, subsets)))
-    mean = total / len(rows)
+    mean = total / counts
     gram, l1, l2 = (np.stack(column) for column in zip(*rows, strict=True))
     return Gradients(tasks, subsets, gram, _numpy(mean @ mean.T), l1, l2)
 

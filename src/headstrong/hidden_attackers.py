@@ -43,11 +43,18 @@ class Attacker:
     def perturb(self, attack: HiddenAttackJob, rows: Tensor, seed: int) -> Tensor:
         """Adversarial images float32 (B, 3, H, W) of these rows, in [0, 1] and in the attack's ball.
 
-        Raises ConfigError for an attack that needs what the attacker has not, DivergedError when a gradient is not a
-        number.
+        A task is not attacked on an image that has no label for it; objectives of features need no label. Raises
+        ConfigError for an attack that needs what the attacker has not, DivergedError when a gradient is not a number.
         """
         images = self.view.batch(rows).images.contiguous(memory_format=torch.channels_last)
-        return climb(self.losses(attack, rows), images, attack.method, self.view.file_rows[rows], seed)
+        file_rows, labelled = self.view.file_rows[rows], self.labelled(attack, rows)
+        return climb(self.losses(attack, rows), images, attack.method, file_rows, seed, labelled=labelled)
+
+    def labelled(self, attack: HiddenAttackJob, rows: Tensor) -> Tensor | None:
+        """Bool (B, K): the attacked tasks that each image of these rows has; None for attacks that need no label."""
+        if attack.objective in OBJECTIVES or attack.objective == "noise":
+            return None
+        return self.view.labelled(self.view.batch(rows))[:, self._columns(attack)]
 
     def losses(self, attack: HiddenAttackJob, rows: Tensor) -> Losses:
         """What the attack maximises on the images of these rows: (B, K) of images (B, 3, H, W), differentiable.

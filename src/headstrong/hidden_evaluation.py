@@ -8,8 +8,9 @@
                                                               true heads
     /forgetting/<access>/<epoch>/distance      float32 (N,)   |f1(x) - f0(x)| / |f0(x)|
 
-error: of classes the share of a task's labels told wrongly; of a dense task `headstrong.metrics`, NaN where no pixel of
-an image is valid. File attributes: format, family, kind, hidden, tasks (JSON), dataset, job (JSON), code, complete.
+error: of classes the share of a task's labels told wrongly; of a dense task `headstrong.metrics`. Error and loss are
+NaN where a dense task is absent from an image, and of an attack, for all tasks, where all that it attacks are. File
+attributes: format, family, kind, hidden, tasks (JSON), dataset, job (JSON), code, complete.
 Attributes of an attack: objective, access, stealth, attacked (JSON), stepper, norm, epsilon, steps. Equal runs give
 equal bytes.
 
@@ -49,11 +50,15 @@ Array = NDArray[np.float32]
 
 
 class Measured(NamedTuple):
-    """Losses and errors float32 (N, T) of N images and T tasks, and the size (N, 2) of what was added: Linf, L2."""
+    """Losses and errors float32 (N, T) of N images and T tasks, and the size (N, 2) of what was added: Linf, L2.
+
+    labelled: bool (N, T), the losses there are; others are NaN.
+    """
 
     losses: Array
     errors: Array
     sizes: Array
+    labelled: NDArray[np.bool_]
 
 
 def evaluate(
@@ -134,7 +139,11 @@ class _Bench:
     def attacked(self, attack: HiddenAttackJob, progress: BatchProgress) -> Measured:
         """All tasks on the images that an attack makes; the attacker is asked for these, and told nothing."""
         attacker, seed = self.attackers[attack.access], self.job.seed
-        parts = [self._measure(rows, attacker.perturb(attack, rows, seed)) for rows in self._parts(progress)]
+        parts = []
+        for rows in self._parts(progress):
+            labelled = attacker.labelled(attack, rows)
+            made = None if labelled is None else labelled.any(dim=1)
+            parts.append(self._measure(rows, attacker.perturb(attack, rows, seed), made))
         return self._whole(parts, attack.method.name)
 
     def forgetting(self, access: str, progress: BatchProgress) -> dict[str, Array]:
@@ -166,19 +175,22 @@ class _Bench:
         return errors(self.judge, outputs, batch, error_pixels=self.job.error_pixels, miou=self.job.miou)
 
     @torch.no_grad()
-    def _measure(self, rows: Tensor, images: Tensor | None) -> Measured:
-        batch = self.judge.batch(rows)
+    def _measure(self, rows: Tensor, images: Tensor | None, made: Tensor | None = None) -> Measured:
+        """All tasks on these images; made: bool (B,), False for those that are to count nowhere."""
+        batch: Any = self.judge.batch(rows)
+        if made is not None and not bool(made.all()):
+            batch = batch.without(~made)
         shown = batch.images if images is None else images
         outputs = {name: found.float() for name, found in self.judge.outputs(self.judge.features(shown)).items()}
         change = (shown - batch.images).flatten(1)
         sizes = torch.stack([change.abs().amax(dim=1), change.norm(dim=1)], dim=1)
-        return Measured(
-            *(_numpy(v) for v in (self.judge.losses(outputs, batch), self._errors_of(outputs, batch), sizes))
-        )
+        found = (self.judge.losses(outputs, batch), self._errors_of(outputs, batch), sizes)
+        losses, wrong, size = (_numpy(values) for values in found)
+        return Measured(losses, wrong, size, self.judge.labelled(batch).cpu().numpy())
 
     def _whole(self, parts: list[Measured], where: str) -> Measured:
         whole = Measured(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-        broken = np.argwhere(~np.isfinite(whole.losses))
+        broken = np.argwhere(whole.labelled & ~np.isfinite(whole.losses))
         if len(broken):
             sample, column = broken[0]
             raise DivergedError(

@@ -60,7 +60,11 @@ class View(ABC):
 
     @abstractmethod
     def losses(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
-        """Losses (B, T) against the labels of a batch, differentiable."""
+        """Losses (B, T) against the labels of a batch, differentiable; NaN where an image has no label."""
+
+    @abstractmethod
+    def labelled(self, batch: Any) -> Tensor:
+        """Bool (B, T): the tasks that each image of a batch has a label for."""
 
     def features(self, images: Tensor) -> Tensor:
         """What the heads see, float32 (B, ...), of images (B, 3, H, W) in [0, 1]."""
@@ -98,6 +102,10 @@ class ClassView(View):
             return F.cross_entropy(outputs[label].float(), batch.labels[label], reduction="none")
 
         return self.by_task({label: loss(label) for label in outputs})
+
+    def labelled(self, batch: PictureBatch) -> Tensor:
+        # Readers leave out pictures without a class.
+        return torch.ones(len(batch.index), len(self.tasks), dtype=torch.bool, device=batch.index.device)
 
     def by_task(self, by_label: Mapping[str, Tensor]) -> Tensor:
         """(B, T): means over the labels of each task, of numbers (B,) by label."""
@@ -142,6 +150,9 @@ class DenseView(View):
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         return per_sample_losses(dict(outputs), batch, self.letters, **self._loss)
+
+    def labelled(self, batch: Batch) -> Tensor:
+        return batch.labelled(self.letters)
 
 
 def open_view(

@@ -47,7 +47,8 @@ class Run:
         return ["epoch", "learning_rate", *(f"{kind}_{task}" for kind, task in self.columns)]
 
 
-Step = Callable[[int, int], Tensor]  # (epochs done, steps done in this one) -> losses before the step, detached
+# (epochs done, steps done in this one) -> losses before the step, detached; or these and which of them are known, bool
+Step = Callable[[int, int], Tensor | tuple[Tensor, Tensor]]
 
 
 def train_run(
@@ -71,11 +72,14 @@ def train_run(
     of all that decides the bits; a checkpoint of another is not used. minutes: between checkpoints; 0: after every
     step. kept, keep: at the end of these epochs `keep(path, epoch)` writes the model to that path; the files count as
     part of the checkpoint. start: called once before the first step of a run without a checkpoint. SIGTERM and
-    SIGINT wait for a checkpoint and, at the end, for `finish`. The checkpoint is removed at success.
+    SIGINT wait for a checkpoint and, at the end, for `finish`. The checkpoint is removed at success. A loss that a step
+    does not know, because no image of its batch has a label for the task, counts in no mean; the mean of an epoch
+    without any is NaN.
 
     Raises DivergedError, and removes the checkpoint, when a loss is not a number or `finish` or `keep` raise it.
     """
-    progress = Progress(losses=torch.zeros(run.steps, len(run.columns), device=device))
+    losses = torch.zeros(run.steps, len(run.columns), device=device)
+    progress = Progress(losses=losses, known=torch.ones_like(losses, dtype=torch.bool))
     kept = dict(kept or {})
     rolling = RollingCheckpoint(work / "last.ckpt", digest, model, optimizer, progress, minutes=minutes, kept=kept)
     if rolling.restore():
@@ -112,7 +116,9 @@ def _train_epoch(
         rate = run.learning_rate(progress.epoch, before + progress.step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        progress.losses[progress.step] = step(progress.epoch, progress.step)
+        found = step(progress.epoch, progress.step)
+        losses, known = found if isinstance(found, tuple) else (found, torch.ones_like(found, dtype=torch.bool))
+        progress.losses[progress.step], progress.known[progress.step] = losses, known
         progress.step += 1
         reporter.step_done()
         due = rolling.due()
@@ -120,10 +126,16 @@ def _train_epoch(
             _check_losses(run, progress, rate)
         if due:
             rolling.save()
-    means = progress.losses.double().mean(dim=0).tolist()
+    means = _means(progress).tolist()
     progress.history.append([progress.epoch + 1, rate, *means])
     progress.epoch, progress.step = progress.epoch + 1, 0
     reporter.epoch_done(progress.epoch, means)
+
+
+def _means(progress: Progress) -> Tensor:
+    """Mean (columns,) of an epoch's losses over the steps where each is known; NaN where none is."""
+    losses = torch.where(progress.known, progress.losses, 0).double()
+    return losses.mean(dim=0) * (len(losses) / progress.known.sum(dim=0).double())
 
 
 def _check_losses(run: Run, progress: Progress, rate: float) -> None:

@@ -1,6 +1,7 @@
 """Losses per sample and per task: cross entropy for segmentation, L1 for the other ten, both masked.
 
 Source: the released training code of Ghamizi et al. (2022). Its loss is the batch mean of what `pixels="all"` gives.
+A task that is absent from a sample (`Batch.labelled`) has no loss there, and the sample counts in no mean of the task.
 The cosine loss of normals is that of MTAN (Liu et al. 2019, arXiv 1803.10704) and its released code.
 Only operations with deterministic kernels on every device are used.
 """
@@ -41,7 +42,8 @@ def per_sample_losses(
     """Losses float32 (B, T), differentiable, columns in the order of `tasks`.
 
     outputs: (B, C, H, W) by letter. A masked pixel adds nothing. "all" divides by all H W pixels (as released),
-    "valid" by those the mask lets through, and gives 0 where there is none. class_weights: (classes,) on the outputs'
+    "valid" by those the mask lets through. NaN, with a gradient of 0, where a task is absent: take means over samples
+    with `batch_means`. class_weights: (classes,) on the outputs'
     device, factors on the cross entropy of each true class; None: ones. normals: "l1", or "cosine" for one minus the
     cosine of the angle to the truth, 0 to 2. Raises ConfigError for other `normals`.
     """
@@ -60,7 +62,16 @@ def per_sample_losses(
         else:
             maps = (output - target).abs().mean(dim=1)
         columns.append(masked_mean(maps, mask[:, 0], pixels))
-    return torch.stack(columns, dim=1)
+    return torch.where(batch.labelled(tasks), torch.stack(columns, dim=1), torch.nan)
+
+
+def batch_means(losses: Tensor, labelled: Tensor) -> Tensor:
+    """Means (T,) of losses (B, T) over the samples that have each task, labelled bool (B, T); 0 where none has it.
+
+    Of losses (B,) of one task, its mean. Where all samples have all tasks, these are the bits of `losses.mean(dim=0)`.
+    """
+    count = labelled.sum(dim=0).clamp(min=1)
+    return torch.where(labelled, losses, 0).mean(dim=0) * (len(losses) / count)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ def _arrays(job: EvaluationJob, model: Any, batch: Batch, class_weights: Tensor 
     def losses(images: Tensor) -> Tensor:
         return per_sample_losses(outputs(images, attack.attacked), batch, attack.attacked, **how)
 
-    adversarial = perturb(losses, batch.images, attack, attack.attacked, batch.index, job.seed)
+    labelled = batch.labelled(attack.attacked)
+    adversarial = perturb(losses, batch.images, attack, attack.attacked, batch.index, job.seed, labelled=labelled)
     arrays = {"image": batch.images, "adversarial": adversarial}
     errors = []
     measured: Any = {"pixels": job.error_pixels, "miou": job.miou}

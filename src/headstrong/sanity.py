@@ -49,7 +49,8 @@ CLEAR_FALL = 0.1  # of the rise of a curve
 class Outcome:
     """One attack and what it did to N samples.
 
-    losses: (N, T), of all tasks of the model, on the adversarial images. linf: (N,), size of the perturbations.
+    losses: (N, T), of all tasks of the model, on the adversarial images; NaN where a sample lacks the task or all
+    that was attacked. linf: (N,), size of the perturbations.
     curve: (evaluations, attacked tasks), mean losses on the way; None where there is none.
     """
 
@@ -64,8 +65,8 @@ def flags(
 ) -> list[Flag]:
     """All flags of one evaluation, sorted; equal numbers give equal flags.
 
-    clean_losses: (N, T), columns in the order of `tasks`. gradient_norms: (N, T), L2 norms of the gradients of the
-    losses at the clean images; None where they were not measured.
+    clean_losses: (N, T), columns in the order of `tasks`; NaN where a sample lacks a task. gradient_norms: (N, T),
+    L2 norms of the gradients of the losses at the clean images; None where they were not measured.
     A flag has the keys attack (name or ""), task (letter or ""), flag (one of FLAGS), message (one sentence), samples
     (how many it was seen on) and of (how many were looked at).
     """
@@ -84,7 +85,8 @@ def flags(
 def objective(attack: AttackJob, tasks: str, clean_losses: Array, losses: Array) -> Array:
     """What an attack's balancer maximises, per sample float64 (N,), of losses (N, T).
 
-    A task whose clean loss counts as 0 has no relative change and is left out of the mean; NaN where none is left.
+    A task that a sample lacks is left out, and so is, from the mean, one whose clean loss counts as 0, which has no
+    relative change; NaN where none is left.
     """
     columns = [tasks.index(letter) for letter in attack.attacked]
     before, after = (np.asarray(values, dtype=np.float64)[:, columns] for values in (clean_losses, losses))
@@ -93,7 +95,8 @@ def objective(attack: AttackJob, tasks: str, clean_losses: Array, losses: Array)
 
 def _combined(attack: AttackJob, before: Array, after: Array) -> Array:
     if not _relative(attack):
-        return np.asarray(after.sum(axis=1))
+        there = ~np.isnan(before)
+        return np.asarray(np.where(there.any(axis=1), np.where(there, after, 0).sum(axis=1), np.nan))
     usable = before >= LEAST_LOSS
     change = np.where(usable, after / np.where(usable, before, 1) - 1, 0).sum(axis=1)
     count = usable.sum(axis=1)
@@ -111,7 +114,8 @@ def _rounding(attack: AttackJob, value: float) -> float:
 
 def _zero_losses(tasks: str, clean_losses: Array) -> Iterator[Flag]:
     for column, letter in enumerate(tasks):
-        low = clean_losses[:, column] < LEAST_LOSS
+        losses = clean_losses[:, column]
+        low = losses[~np.isnan(losses)] < LEAST_LOSS
         if low.any():
             text = f"The clean loss of task {letter} is below {LEAST_LOSS:g}, so that relative changes are not defined."
             yield _flag("", letter, ZERO_LOSS, text, low)
@@ -138,7 +142,8 @@ def _still_images(tasks: str, clean_losses: Array, outcomes: Iterable[Outcome]) 
         attack = outcome.attack
         if attack.stepper != "fgsm" or attack.epsilon == 0 or attack.balancer == "sign_sum":
             continue
-        lossy = clean_losses[:, [tasks.index(letter) for letter in attack.attacked]].max(axis=1) > LEAST_LOSS
+        losses = clean_losses[:, [tasks.index(letter) for letter in attack.attacked]]
+        lossy = (losses > LEAST_LOSS).any(axis=1)
         still = outcome.linf[lossy] == 0
         if still.any():
             text = "The attack left images as they were: their gradient is 0, though their loss is not."
@@ -185,7 +190,7 @@ def _weaker(flag: str, rival: str, tasks: str, clean_losses: Array, outcome: Out
     """A flag on `outcome` where `other` is clearly stronger in the objective of `outcome`."""
     attack = outcome.attack
     ours, theirs = (objective(attack, tasks, clean_losses, o.losses) for o in (outcome, other))
-    lead = (theirs - ours)[np.isfinite(ours)]
+    lead = (theirs - ours)[np.isfinite(ours) & ~np.isnan(theirs)]
     if len(lead) < 2:
         return
     mean, error = float(lead.mean()), float(lead.std(ddof=1) / np.sqrt(len(lead)))
@@ -204,7 +209,7 @@ def _falling_curves(tasks: str, clean_losses: Array, outcomes: Iterable[Outcome]
             continue
         attack = outcome.attack
         columns = [tasks.index(letter) for letter in attack.attacked]
-        before = clean_losses[:, columns].mean(axis=0, dtype=np.float64, keepdims=True)
+        before = np.nanmean(clean_losses[:, columns], axis=0, dtype=np.float64, keepdims=True)
         curve = _combined(attack, np.broadcast_to(before, outcome.curve.shape), outcome.curve)
         peak = int(np.argmax(curve))
         first, highest, last = float(curve[0]), float(curve[peak]), float(curve[-1])
@@ -214,7 +219,8 @@ def _falling_curves(tasks: str, clean_losses: Array, outcomes: Iterable[Outcome]
                 f"The objective falls from {highest:.4g} at gradient evaluation {peak + 1} to {last:.4g} at the last "
                 f"of {len(curve)}."
             )
-            yield _flag(attack.name, _task(attack), FALLING, text, np.ones(len(clean_losses), dtype=bool))
+            attacked = (~np.isnan(clean_losses[:, columns])).any(axis=1)
+            yield _flag(attack.name, _task(attack), FALLING, text, attacked[attacked])
 
 
 def _task(attack: AttackJob) -> str:

@@ -40,7 +40,7 @@ from headstrong.data.statistics import target_mean
 from headstrong.errors import BrokenFileError
 from headstrong.jobs import TrainingJob, to_dict
 from headstrong.loop import Run, optimizer_for, rate_at, train_run
-from headstrong.losses import prior_class_weights, published_class_weights
+from headstrong.losses import batch_means, prior_class_weights, published_class_weights
 from headstrong.models import MultiTaskModel, build_model, save_model, use_channels_last
 from headstrong.provenance import training_code, write_atomically
 from headstrong.runtime import reproducible
@@ -114,7 +114,7 @@ def _train(
     kept = {epoch: work / f"epoch-{epoch}.safetensors" for epoch in snapshots}
     orders = EpochOrders(job, batches.count)
 
-    def step(epoch: int, number: int) -> Tensor:
+    def step(epoch: int, number: int) -> tuple[Tensor, Tensor]:
         rows = orders.of(epoch)[number * job.batch_size :][: job.batch_size]
         return _iteration(job, model, optimizer, batches.get(rows), class_weights, epoch)
 
@@ -153,15 +153,18 @@ def _iteration(
     batch: Batch,
     class_weights: Tensor | None,
     epoch: int,
-) -> Tensor:
-    """The steps that a job makes with one batch; returns the losses before each, as `loss_columns` names them."""
-    losses = []
+) -> tuple[Tensor, Tensor]:
+    """The steps that a job makes with one batch; returns the losses before each, as `loss_columns` names them, and bool
+    which of them any image of the batch had a label for."""
+    losses, known = [], []
     if job.clean_steps:
         losses.append(train_step(job, model, optimizer, batch, class_weights))
+        known.append(batch.labelled(job.tasks).any(dim=0))
     if job.adversarial is not None:
         attacked = adversarial_batch(job, job.adversarial, model, batch, class_weights, epoch)
         losses.append(train_step(job, model, optimizer, attacked, class_weights))
-    return torch.cat(losses)
+        known.append(attacked.labelled(job.tasks).any(dim=0))
+    return torch.cat(losses), torch.cat(known)
 
 
 def model_for(job: TrainingJob, classes: int) -> MultiTaskModel:
@@ -220,8 +223,11 @@ def train_step(
     batch: Batch,
     class_weights: Tensor | None,
 ) -> Tensor:
-    """One step down the weighted sum of the tasks' batch-mean losses; returns those losses (T,) before the step."""
-    losses = training_losses(job, model, batch, class_weights).mean(dim=0)
+    """One step down the weighted sum of the tasks' batch-mean losses; returns those losses (T,) before the step.
+
+    A task's mean is over the images that have a label for it; 0, which moves nothing, where none of the batch has.
+    """
+    losses = batch_means(training_losses(job, model, batch, class_weights), batch.labelled(job.tasks))
     total = sum(weight * loss for weight, loss in zip(job.weights, losses, strict=True))
     optimizer.zero_grad(set_to_none=True)
     total.backward()

@@ -14,7 +14,10 @@ from headstrong.runtime import autocast
 def training_losses(
     job: TrainingJob, model: MultiTaskModel, batch: Batch, class_weights: Tensor | None, tasks: str | None = None
 ) -> Tensor:
-    """Losses float32 (B, T) of a batch as a job's training takes them, differentiable; `tasks`: of these only."""
+    """Losses float32 (B, T) of a batch as a job's training takes them, differentiable; `tasks`: of these only.
+
+    NaN where a task is absent from an image, see `losses.per_sample_losses`.
+    """
     wanted = job.tasks if tasks is None else tasks
     with autocast(job.precision, batch.images.device):
         outputs = model(batch.images, wanted)

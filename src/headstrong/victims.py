@@ -42,7 +42,14 @@ class Victim(ABC):
 
     @abstractmethod
     def losses(self, images: Tensor, rows: Rows) -> Tensor:
-        """Losses (B,) of (perturbed) images against the truth of their rows, differentiable in the images."""
+        """Losses (B,) of (perturbed) images against the truth of their rows, differentiable in the images.
+
+        NaN where an image has no label.
+        """
+
+    @abstractmethod
+    def labelled(self, rows: Rows) -> Tensor:
+        """Bool (B,): the images of these rows that have a label."""
 
     def target_losses(self, images: Tensor, target: int) -> Tensor:
         """Cross-entropy (B,) to one class, differentiable in the images; ConfigError for a dense task."""
@@ -101,6 +108,9 @@ class ClassVictim(Victim):
     def losses(self, images: Tensor, rows: Rows) -> Tensor:
         return F.cross_entropy(self.logits(images), self.batch(rows).labels[self.label], reduction="none")
 
+    def labelled(self, rows: Rows) -> Tensor:
+        return torch.ones_like(self.batch(rows).index, dtype=torch.bool)  # readers leave out pictures without a class
+
     def target_losses(self, images: Tensor, target: int) -> Tensor:
         wanted = torch.full((len(images),), target, dtype=torch.long, device=images.device)
         return F.cross_entropy(self.logits(images), wanted, reduction="none")
@@ -146,8 +156,11 @@ class DenseVictim(Victim):
     def losses(self, images: Tensor, rows: Rows) -> Tensor:
         return self.losses_of(self.outputs(images), self.batch(rows))
 
+    def labelled(self, rows: Rows) -> Tensor:
+        return self.batch(rows).labelled(self.task)[:, 0]
+
     def losses_of(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Losses (B,) of outputs (B, C, H, W), taken as in the model's training."""
+        """Losses (B,) of outputs (B, C, H, W), taken as in the model's training; NaN where the task is absent."""
         pixels: Pixels = "all" if self.job["loss_pixels"] == "all" else "valid"
         found = per_sample_losses(
             {self.task: outputs},

@@ -89,10 +89,11 @@ def program_rows(evaluation: Evaluation) -> list[Row]:
 def _program_row(evaluation: Evaluation, attack: AttackRecord) -> Row:
     assert attack.programs is not None
     programs = attack.programs
+    gaps = programs.gap[attack.made]
     ours = least_changes(evaluation, attack)
     rivals = [other for other in evaluation.attacks.values() if _is_closed_form(other, attack)]
     theirs = least_changes(evaluation, rivals[0]) if rivals else np.full_like(ours, math.nan)
-    known = ~np.isnan(ours)
+    known = ~np.isnan(ours)  # the rival attacks the same tasks: it has a number on the same images
     gain = stats.mean((ours - theirs)[known])
     return {
         "model": evaluation.id,
@@ -100,10 +101,10 @@ def _program_row(evaluation: Evaluation, attack: AttackRecord) -> Row:
         "stepper": attack.stepper,
         "pixels": attack.pixels,
         "epsilon": attack.epsilon,
-        "images": len(programs.status),
+        "images": int(attack.made.sum()),
         "optimal": programs.status.count("optimal"),
         "fell_back": sum(rule != "" for rule in programs.fallback),
-        "mean_gap": stats.mean(np.where(np.isfinite(programs.gap), programs.gap, math.nan)).value,
+        "mean_gap": stats.mean(np.where(np.isfinite(gaps), gaps, math.nan)).value,
         "least_closed_form": stats.mean(theirs[known]).value,
         "least_program": stats.mean(ours[known]).value,
         "gain": gain.value,
@@ -121,6 +122,6 @@ def least_changes(evaluation: Evaluation, attack: AttackRecord) -> Array:
     before, after = (
         np.stack([records[letter].loss for letter in attack.attacked]) for records in (evaluation.clean, attack.tasks)
     )
-    usable = before > 0
+    usable = before > 0  # not of a task that is absent
     changes = np.divide(after - before, before, out=np.full(before.shape, math.inf), where=usable)
     return np.where(usable.any(axis=0), changes.min(axis=0), math.nan)

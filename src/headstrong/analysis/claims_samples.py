@@ -91,8 +91,8 @@ def _resampled(pairs: Sequence[tuple[Array, Array]], study: Tables) -> Array:
 
 
 def _errors(file: h5py.File, attack: str, task: str) -> tuple[Array, Array]:
-    """Errors (N,) of one task on clean images and under one attack, 0 in both where an image has no label."""
+    """Errors (N,) of one task on clean images and under one attack, 0 in both where task or attack is absent."""
     before = file[f"clean/{task}/error"][:].astype(np.float64)
     after = file[f"attacks/{attack}/{task}/error"][:].astype(np.float64)
-    labelled = ~np.isnan(before)
-    return np.where(labelled, before, 0.0), np.where(labelled, after, 0.0)
+    there = ~(np.isnan(before) | np.isnan(after))
+    return np.where(there, before, 0.0), np.where(there, after, 0.0)

@@ -29,8 +29,8 @@ def rows(evaluation: Evaluation) -> list[Row]:
     """One row per attack, attacked task and gradient evaluation of the first restart; none for noise.
 
     step counts gradient evaluations from 0, which is at the attack's start: PGD of 25 steps has 0 to 24, and the images
-    it ends with come after the last. loss is the mean training loss over the samples, relative is loss over the clean
-    mean loss, less 1 (NaN where that is 0).
+    it ends with come after the last. loss is the mean training loss over the samples that have the task, relative is
+    loss over the clean mean loss, less 1 (NaN where that is 0).
     """
     return [row for attack in evaluation.attacks.values() for row in _rows(evaluation, attack)]
 
@@ -46,7 +46,7 @@ def _rows(evaluation: Evaluation, attack: AttackRecord) -> list[Row]:
     }
     found = []
     for task in in_order(attack.attacked):
-        clean = stats.mean(evaluation.clean[task].loss).value
+        clean = stats.mean(stats.known(evaluation.clean[task].loss)).value
         for step, loss in enumerate(attack.curve[:, attack.attacked.index(task)]):
             relative = float(loss) / clean - 1 if clean else float("nan")
             found.append({**head, "task": task, "step": step, "loss": float(loss), "relative": relative})

@@ -191,7 +191,7 @@ class _Measurer:
     def _dense(self, task: str, leaf: Leaf, weights: Array) -> dict[tuple[str, str], Measure]:
         if leaf.confusion is not None:
             convention: Convention = self._family.job["miou"]
-            count = leaf.confusion.shape[0]
+            count = int(leaf.confusion.any(axis=(1, 2)).sum())  # images with labels
             summed = segmentation_measures(leaf.confusion, weights, convention)
             return {
                 ("seg_miou", ""): Measure(estimate(100 * summed["miou"], count), 100 * summed["miou"]),

@@ -31,9 +31,10 @@ Found = TypeVar("Found")
 class Leaf:
     """One task on its N images, in one situation.
 
-    `loss` is float64 (N,). Classes: `prediction` int64 (N,), class numbers. Dense: `measures` float64 (N,) by the names
-    of `records.measures_of`, NaN where an image has nothing to measure, and for segmentation `confusion` int64
-    (N, C, C), [true, predicted]. `size` float64 (N,): the norm of the perturbation in pixel units; None without one.
+    `loss` is float64 (N,), NaN where a dense task is absent from an image. Classes: `prediction` int64 (N,), class
+    numbers. Dense: `measures` float64 (N,) by the names of `records.measures_of`, NaN where an image has nothing to
+    measure, and for segmentation `confusion` int64 (N, C, C), [true, predicted]. `size` float64 (N,): the norm of the
+    perturbation in pixel units; None without one.
     """
 
     loss: Array
@@ -220,7 +221,7 @@ class _Reader:
         return {task: self._leaf(group[task], task, norm) for task in self.counts}
 
     def _leaf(self, group: h5py.Group, task: str, norm: str) -> Leaf:
-        loss = self._numbers(group["loss"], task)
+        loss = self._numbers(group["loss"], task, holes=self.kind == "dense")
         size = self._numbers(group[norm], task) / self.unit if norm else None
         if self.kind == "classes":
             return Leaf(loss, prediction=self.classes_of(group["prediction"], task), size=size)

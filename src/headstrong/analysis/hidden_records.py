@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ Setting = tuple[str, str, float, str, float, int]  # what tables tell attacks ap
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """One task on the N images, float64 (N,). error: see `Turn.kind`. loss: the training loss of an image."""
+    """One task on the N images, float64 (N,). error: see `Turn.kind`. loss: the training loss of an image.
+
+    NaN in both where a dense task is absent from an image, or the attack was not made on it because all tasks that it
+    attacks are.
+    """
 
     error: Array
     loss: Array
@@ -200,7 +204,10 @@ def _names(text: str, what: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the groups of one file and checks them against its own fields. clean: every task without attack."""
+    """Reads the groups of one file and checks them against its own fields. clean: every task without attack.
+
+    everywhere: errors are over all pixels, so that an image without a labelled one has an error but no loss.
+    """
 
     path: Path
     kind: str
@@ -208,11 +215,14 @@ class _Reader:
     tasks: tuple[str, ...]
     index: tuple[str, ...]
     clean: Mapping[str, TaskRecord]
+    everywhere: bool = False
 
     @classmethod
     def of(cls, file: h5py.File, path: Path) -> _Reader:
         tasks, hidden, kind = _names(file.attrs["tasks"], "tasks"), str(file.attrs["hidden"]), str(file.attrs["kind"])
-        bare = cls(path, kind, hidden, tasks, tuple(file["index"].asstr()[:]), {})
+        job = json.loads(file.attrs["job"])
+        everywhere = kind == "dense" and "all" in (job.get("error_pixels"), job.get("miou"))
+        bare = cls(path, kind, hidden, tasks, tuple(file["index"].asstr()[:]), {}, everywhere)
         bare.known("kind", kind, KINDS, "the file")
         if hidden not in tasks or len(tasks) < 2:
             raise bare.broken(f"task {hidden} cannot be hidden among the tasks {', '.join(tasks)}")
@@ -220,7 +230,7 @@ class _Reader:
             raise bare.broken("holds no image")
         if sorted(file["clean"]) != sorted(tasks):
             raise bare.broken(f"has clean errors of {', '.join(file['clean'])}, its tasks are {', '.join(tasks)}")
-        return cls(path, kind, hidden, tasks, bare.index, bare.records(file["clean"]))
+        return replace(bare, clean=bare.records(file["clean"]))
 
     def broken(self, what: str) -> BrokenFileError:
         return BrokenFileError(f"{self.path}: {what}; {REMEDY}")
@@ -245,10 +255,11 @@ class _Reader:
             attacked=_names(fields["attacked"], f"attacked of {name}"),
             linf=self._sizes(group["linf"]),
             l2=self._sizes(group["l2"]),
-            tasks=self.records(group),
+            tasks={},
         )
         self._check_fields(attack)
-        return attack
+        made = np.any([~np.isnan(self.clean[task].loss) for task in attack.attacked or self.tasks], axis=0)
+        return replace(attack, tasks=self.records(group, made if attack.attacked else np.ones_like(made)))
 
     def _check_fields(self, attack: Attack) -> None:
         """Access, stealth and attacked tasks that the objective can have."""
@@ -302,23 +313,40 @@ class _Reader:
             for epoch in sorted(int(name) for name in group)
         }
 
-    def records(self, group: h5py.Group) -> dict[str, TaskRecord]:
-        return {
-            task: TaskRecord(self._errors(group[f"{task}/error"], task), self._finite(group[f"{task}/loss"]))
-            for task in self.tasks
-        }
+    def records(self, group: h5py.Group, made: NDArray[np.bool_] | None = None) -> dict[str, TaskRecord]:
+        """Every task; made: bool (N,), the images that the attack was made on.
 
-    def _errors(self, dataset: h5py.Dataset, task: str) -> Array:
+        Older files hold a loss of 0 where a task is absent, and numbers of attacks that were not made.
+        """
+        return {task: self._record(group[task], task, made) for task in self.tasks}
+
+    def _record(self, group: h5py.Group, task: str, made: NDArray[np.bool_] | None) -> TaskRecord:
+        error, loss = self._errors(group["error"], task, made), self._values(group["loss"])
+        loss = np.where(np.isnan(error), math.nan, loss)
+        absent = np.isnan(error)
+        if self.everywhere:
+            absent = np.isnan(self.clean[task].loss if task in self.clean else loss)
+        if not np.all(np.isfinite(loss) | absent):
+            raise self.broken(f"{group.name}/loss holds a value that is not a finite number")
+        return TaskRecord(error, loss)
+
+    def _errors(self, dataset: h5py.Dataset, task: str, made: NDArray[np.bool_] | None = None) -> Array:
         values = self._values(dataset)
+        if made is not None:
+            values = np.where(made, values, math.nan)
         holes = np.isnan(values)
-        if self.kind == "classes" and not np.all((values >= 0) & (values <= 1)):
+        if self.kind == "classes" and not np.all((values >= 0) & (values <= 1)):  # no class is absent
             raise self.broken(f"{dataset.name} holds an error that is no share within 0 to 1")
         if np.any(values < 0) or np.any(np.isinf(values)):
             raise self.broken(f"{dataset.name} holds an error that is negative or infinite")
         # Whether an image has a valid pixel is a matter of its labels, not of what is done to it.
-        if task in self.clean and not np.array_equal(holes, np.isnan(self.clean[task].error)):
+        if task in self.clean and not np.array_equal(holes, self._absent(task, made)):
             raise self.broken(f"{dataset.name} is measured on other images than without attack")
         return values
+
+    def _absent(self, task: str, made: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        absent = np.isnan(self.clean[task].error)
+        return absent if made is None else absent | ~made
 
     def _sizes(self, dataset: h5py.Dataset) -> Array:
         values = self._finite(dataset)

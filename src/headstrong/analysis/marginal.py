@@ -59,7 +59,7 @@ def rows(evaluation: Evaluation) -> list[Row]:
     None without gradients. Noise is left out: it does not look for the maximum in Definition 1. Losses are those of
     training, epsilon is in pixel units. Columns beside those of the attack on the larger set, `attacked`:
 
-    - added: the letter of task N+1; n: the number of images.
+    - added: the letter of task N+1; n: the number of images, those that have all tasks of the larger set.
     - measured, standard_error: Definition 3 on the images, paired.
     - first_order: epsilon (E||sum of the gradients of T_{N+1}||_q - E||the same of T_N||_q), Lemma 5; q is the dual
       norm. NaN where the evaluation has no norm of one of these sums.
@@ -72,19 +72,19 @@ def rows(evaluation: Evaluation) -> list[Row]:
     gradients = evaluation.gradients
     if gradients is None:
         return []
-    norms = {norm: _mean_norms(gradients, norm) for norm in ("linf", "l2")}
     return [
-        _row(evaluation, attack, smaller, added, norms[attack.norm])
+        _row(evaluation, attack, smaller, added, _mean_norms(gradients, attack))
         for attack in evaluation.attacks.values()
         if attack.balancer == "total" and attack.stepper != "noise"
         for smaller, added in vulnerability.one_task_fewer(evaluation, attack)
     ]
 
 
-def _mean_norms(gradients: Gradients, norm: str) -> dict[str, float]:
-    """Mean over images of the dual norm of the summed gradients, by the set of tasks in the study's order."""
-    values: Array = gradients.l1 if norm == "linf" else gradients.l2
-    means = values.mean(axis=0)
+def _mean_norms(gradients: Gradients, attack: AttackRecord) -> dict[str, float]:
+    """Mean over the images with all attacked tasks of the dual norm of the summed gradients, by the set of tasks in the
+    study's order."""
+    values: Array = gradients.l1 if attack.norm == "linf" else gradients.l2
+    means = values[gradients.with_tasks(attack.attacked)].mean(axis=0)
     return {in_order(subset): float(mean) for subset, mean in zip(gradients.subsets, means, strict=True)}
 
 
@@ -97,8 +97,8 @@ def _row(
     bound = attack.epsilon * ((count + 1) * new + count * worst)
     bound_mean = attack.epsilon * (new + worst)
     before, after = _vulnerabilities(evaluation, smaller), _vulnerabilities(evaluation, attack)
-    measured = stats.mean(after - before)
-    of_mean = stats.mean(after / (count + 1) - before / count)
+    measured = stats.mean(stats.known(after - before))
+    of_mean = stats.mean(stats.known(after / (count + 1) - before / count))
     return {
         "model": evaluation.id,
         "attack": attack.name,

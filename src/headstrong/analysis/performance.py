@@ -80,11 +80,11 @@ class Reference:
     """One model on its clean images: what every attack on it is compared with.
 
     `weights` (1 + draws, N): how often each sample counts; the first row is all samples once. `losses` and `measures`
-    are the clean values on each row, by letter and by name.
+    are the clean values on each row, by letter and by name, of the samples that count, as `counts` by letter.
     """
 
+    evaluation: Evaluation
     weights: Array
-    convention: Convention
     losses: Measures
     measures: Mapping[str, Measures]
     counts: Mapping[str, int]
@@ -93,11 +93,14 @@ class Reference:
     def of(evaluation: Evaluation, *, seed: int = 0, draws: int = DRAWS) -> Reference:
         """The clean values of an evaluation on `draws` resamples; the same seed and model, the same resamples."""
         weights = resamples(len(evaluation.index), draws, derive_seed(seed, "performance", evaluation.id))
+        return Reference._on(evaluation, weights, evaluation.clean)
+
+    @staticmethod
+    def _on(evaluation: Evaluation, weights: Array, clean: Mapping[str, TaskRecord]) -> Reference:
         convention: Convention = evaluation.job["miou"]
-        clean = evaluation.clean
         return Reference(
+            evaluation=evaluation,
             weights=weights,
-            convention=convention,
             losses={letter: means(weights, record.loss[:, None])[:, 0] for letter, record in clean.items()},
             measures={letter: measures(record, weights, convention) for letter, record in clean.items()},
             counts={letter: int((~np.isnan(record.error)).sum()) for letter, record in clean.items()},
@@ -111,14 +114,20 @@ class Reference:
         }
 
     def change(self, attack: AttackRecord) -> Change:
-        """What an attack on the same model changes; a loss that is 0 on clean images has no relative change (NaN)."""
+        """What an attack on the same model changes, on the samples it was made on.
+
+        A loss that is 0 on clean images has no relative change (NaN).
+        """
+        before = self
+        if not attack.made.all():
+            before = Reference._on(self.evaluation, self.weights, self.evaluation.before(attack))
         performance, loss = {}, {}
         for letter, record in attack.tasks.items():
-            attacked = measures(record, self.weights, self.convention)
-            performance[letter] = relative_performance(self.measures[letter], attacked)
+            attacked = measures(record, self.weights, self.evaluation.job["miou"])
+            performance[letter] = relative_performance(before.measures[letter], attacked)
             after = means(self.weights, record.loss[:, None])[:, 0]
-            loss[letter] = _relative(self.losses[letter], after)
-        return Change(performance, loss, self.counts)
+            loss[letter] = _relative(before.losses[letter], after)
+        return Change(performance, loss, before.counts)
 
 
 def means(weights: Array, values: Array) -> Array:

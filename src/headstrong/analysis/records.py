@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,13 +42,25 @@ class TaskRecord:
     `loss` and `error` are float64 (N,): the training loss of a sample, and its error (100 - mIoU in percent for
     segmentation, else the mean squared error). `confusion` is int64 (N, C, C) for segmentation, [true, predicted].
     `measures` are float64 (N,) by the names of `measures_of`: angles in degrees, depths in metres, shares in [0, 1].
-    Errors and measures are NaN where a sample has nothing to measure (no labelled pixel).
+    NaN, and counts of 0, where the task is absent from a sample: it has no labelled pixel, or the attack was not made.
     """
 
     loss: Array
     error: Array
     confusion: NDArray[np.int64] | None = None
     measures: Mapping[str, Array] = field(default_factory=dict)
+
+    def only(self, samples: NDArray[np.bool_]) -> TaskRecord:
+        """The same record with the task absent from all samples but these, bool (N,)."""
+        if samples.all():
+            return self
+
+        def kept(values: Array) -> Array:
+            return np.where(samples, values, math.nan)
+
+        counts = None if self.confusion is None else self.confusion * samples[:, None, None]
+        measures = {name: kept(values) for name, values in self.measures.items()}
+        return TaskRecord(kept(self.loss), kept(self.error), counts, measures)
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ class Gradients:
     """Gradients r_t of the tasks' losses with respect to the clean image in [0, 1], N images and T tasks, float64.
 
     `gram` (N, T, T): inner products of an image's r_t. `mean_gram` (T, T): inner products of their means over images.
-    `l1`, `l2` (N, S): norms of the sum of r_t over each of `subsets`, S strings of letters.
+    `l1`, `l2` (N, S): norms of the sum of r_t over each of `subsets`, S strings of letters. NaN where a task is absent.
     """
 
     tasks: str
@@ -80,13 +93,19 @@ class Gradients:
     l1: Array
     l2: Array
 
+    def with_tasks(self, tasks: str) -> NDArray[np.bool_]:
+        """Bool (N,): the images that have all of these tasks."""
+        own = np.diagonal(self.gram, axis1=1, axis2=2)[:, [self.tasks.index(letter) for letter in tasks]]
+        return np.asarray(~np.isnan(own).any(axis=1))
+
 
 @dataclass(frozen=True)
 class AttackRecord:
     """One attack on one model: its fields, the sizes of its perturbations (N,) in pixel units, and every task.
 
-    `curve` float64 (E, A): mean losses of the A attacked tasks, in the order of `attacked`, at the E gradient
-    evaluations of the first restart; None for noise. `at_start`: every task, without measures, at the images where
+    `made` bool (N,): the samples that have a label for any attacked task; on the others there was no attack. `curve`
+    float64 (E, A): mean losses of the A attacked tasks, in the order of `attacked`, at the E gradient evaluations of
+    the first restart; None for noise. `at_start`: every task, without measures, at the images where
     the first restart started; None where the job compares with clean images. `programs`: None but for ilp_* steppers.
     """
 
@@ -104,6 +123,7 @@ class AttackRecord:
     linf: Array
     l2: Array
     tasks: Mapping[str, TaskRecord]
+    made: NDArray[np.bool_]
     l2_step: str = "direction"
     pixels: int | None = None
     curve: Array | None = None
@@ -147,12 +167,23 @@ class Evaluation:
     gradients: Gradients | None = None
     flags: tuple[Mapping[str, Any], ...] = ()
 
+    def before(self, attack: AttackRecord, *, at_start: bool = False) -> Mapping[str, TaskRecord]:
+        """Every task on clean images, of those samples that the attack was made on: what its numbers compare with.
+
+        at_start: where the attack started, if the job compares with that.
+        """
+        records = attack.at_start if at_start and attack.at_start is not None else self.clean
+        if attack.made.all():
+            return records
+        return {letter: record.only(attack.made) for letter, record in records.items()}
+
 
 def read_evaluation(path: Path) -> Evaluation:
     """Read one evaluation file whole.
 
     Raises MissingDataError when it is absent, BrokenFileError when it is truncated, foreign, incomplete, or holds a
-    number that cannot be (an infinite loss, an error or measure that exists clean but not under attack).
+    number that cannot be (an infinite loss, a number that exists clean but not under attack). Where a task is absent
+    from a sample, older files hold a loss of 0, and numbers of attacks that were not made; both are read as NaN.
     """
     source = "run the evaluation of this model"
     with opened(path, FORMAT, "an evaluation of headstrong", source, REMEDY) as file:
@@ -164,6 +195,7 @@ def _read(file: h5py.File, path: Path) -> Evaluation:
     index = tuple(file["index"].asstr()[:])
     job = json.loads(file.attrs["job"])
     clean = _tasks(file["clean"], tasks, len(index), path)
+    _check_losses(clean, job, path)
     expected = {str(attack["name"]) for attack in job["attacks"]}
     if expected != set(file["attacks"]):
         lacking = ", ".join(sorted(expected ^ set(file["attacks"])))
@@ -192,10 +224,14 @@ def _attack(
     count = len(next(iter(clean.values())).loss)
     fields = group.attrs
     attacked, stepper = str(fields["attacked"]), str(fields["stepper"])
+    made = np.any([~np.isnan(clean[letter].loss) for letter in attacked], axis=0)
     records = _tasks(group, tasks, count, path)
     at_start = _tasks(group["start"], tasks, count, path, measures=False) if from_start else None
     for found in (records, at_start or {}):
-        _check_holes(group, found, clean, path)
+        _check_holes(group, found, clean, made, path)
+    records = {letter: record.only(made) for letter, record in records.items()}
+    if at_start is not None:
+        at_start = {letter: record.only(made) for letter, record in at_start.items()}
     return AttackRecord(
         name=str(fields["name"]),
         family=str(fields["family"]),
@@ -211,6 +247,7 @@ def _attack(
         linf=_numbers(group["linf"], (count,), path),
         l2=_numbers(group["l2"], (count,), path),
         tasks=records,
+        made=made,
         l2_step=str(fields["l2_step"]),
         pixels=int(fields["pixels"]) if "pixels" in fields else None,
         curve=None if stepper == "noise" else _numbers(group["curve"], (None, len(attacked)), path),
@@ -219,18 +256,31 @@ def _attack(
     )
 
 
+def _check_losses(clean: Mapping[str, TaskRecord], job: Mapping[str, Any], path: Path) -> None:
+    """A loss is absent where the error is; where all pixels have an error, also on a sample without a labelled one."""
+    for letter, record in clean.items():
+        everywhere = (job["miou"] if TASKS[letter].loss == "cross_entropy" else job["error_pixels"]) == "all"
+        if not everywhere and np.any(np.isnan(record.loss) & ~np.isnan(record.error)):
+            raise BrokenFileError(f"{path}: /clean/{letter}/loss holds a value that is not a finite number; {REMEDY}")
+
+
 def _check_holes(
-    group: h5py.Group, records: Mapping[str, TaskRecord], clean: Mapping[str, TaskRecord], path: Path
+    group: h5py.Group,
+    records: Mapping[str, TaskRecord],
+    clean: Mapping[str, TaskRecord],
+    made: NDArray[np.bool_],
+    path: Path,
 ) -> None:
-    """What was measured on the clean image must have been measured under attack."""
+    """What was measured on the clean image must have been measured under an attack that was made on it."""
     for letter, record in records.items():
-        pairs = [(record.error, clean[letter].error)]
-        pairs += [(values, clean[letter].measures[name]) for name, values in record.measures.items()]
-        if any(np.any(np.isnan(after) & ~np.isnan(before)) for after, before in pairs):
-            name = group.name.rpartition("/")[2]
-            raise BrokenFileError(
-                f"{path}: attack {name}, task {letter}: an error or a measure is not a number; {REMEDY}"
-            )
+        before = clean[letter]
+        pairs = [("an error or a measure", record.error, before.error)]
+        pairs += [("an error or a measure", record.measures[name], before.measures[name]) for name in record.measures]
+        pairs += [("a loss", record.loss, before.loss)]
+        for what, under_attack, known in pairs:
+            if np.any(np.isnan(under_attack) & ~np.isnan(known) & made):
+                name = group.name.rpartition("/")[2]
+                raise BrokenFileError(f"{path}: attack {name}, task {letter}: {what} is not a number; {REMEDY}")
 
 
 def _tasks(group: h5py.Group, tasks: str, count: int, path: Path, measures: bool = True) -> dict[str, TaskRecord]:
@@ -238,8 +288,8 @@ def _tasks(group: h5py.Group, tasks: str, count: int, path: Path, measures: bool
 
 
 def _task(group: h5py.Group, letter: str, count: int, path: Path, measures: bool) -> TaskRecord:
-    loss = _numbers(group["loss"], (count,), path)
     error = _numbers(group["error"], (count,), path, holes=True)
+    loss = np.where(np.isnan(error), math.nan, _numbers(group["loss"], (count,), path, holes=True))
     if TASKS[letter].loss != "cross_entropy":
         names = measures_of(letter) if measures else ()
         found = {name: _numbers(group[f"measures/{name}"], (count,), path, holes=True) for name in names}
@@ -266,10 +316,10 @@ def _gradients(group: h5py.Group, tasks: str, count: int, path: Path) -> Gradien
     return Gradients(
         tasks=letters,
         subsets=subsets,
-        gram=_numbers(group["gram"], (count, size, size), path),
-        mean_gram=_numbers(group["mean_gram"], (size, size), path),
-        l1=_numbers(group["l1"], (count, len(subsets)), path),
-        l2=_numbers(group["l2"], (count, len(subsets)), path),
+        gram=_numbers(group["gram"], (count, size, size), path, holes=True),
+        mean_gram=_numbers(group["mean_gram"], (size, size), path, holes=True),
+        l1=_numbers(group["l1"], (count, len(subsets)), path, holes=True),
+        l2=_numbers(group["l2"], (count, len(subsets)), path, holes=True),
     )
 
 

@@ -13,7 +13,10 @@ from headstrong.confusion import Convention, miou_from_confusion
 
 
 class Miou(NamedTuple):
-    """mIoU in [0, 1] of the summed confusion matrix, and the influence (n,) of each sample, which sums to 0."""
+    """mIoU in [0, 1] of the summed confusion matrix, and the influence (n,) of each sample, which sums to 0.
+
+    The n samples are those with a pixel that counts, whatever is predicted.
+    """
 
     value: float
     influence: NDArray[np.float64]
@@ -33,6 +36,7 @@ def miou(confusion: NDArray[np.int64], convention: Convention) -> Miou:
     counts = confusion.astype(np.float64)
     if convention == "labelled":
         counts[:, 0, :] = 0
+    counts = counts[counts.any(axis=(1, 2))]
     hit = np.diagonal(counts, axis1=1, axis2=2)
     union = counts.sum(axis=1) + counts.sum(axis=2) - hit
     if convention == "labelled":

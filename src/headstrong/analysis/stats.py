@@ -65,6 +65,11 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(float(x.mean()), _standard_error(x), n)
 
 
+def known(values: Array) -> Array:
+    """The values (n,) of samples that have one; NaN stands for none."""
+    return values[~np.isnan(values)]
+
+
 def _standard_error(x: Array) -> float:
     return float(x.std(ddof=1) / math.sqrt(x.size)) if x.size > 1 else math.nan
 

@@ -73,16 +73,21 @@ def rows(evaluation: Evaluation, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS)
 
 
 def quantities(gradients: Gradients, subset: str, weights: Array) -> dict[str, Estimate]:
-    """The QUANTITIES of one subset of tasks, in the order of its letters, under the weights of `resamples`."""
+    """The QUANTITIES of one subset of tasks, in the order of its letters, under the weights of `resamples`.
+
+    They are of the images that have all tasks of the subset.
+    """
     chosen = [gradients.tasks.index(letter) for letter in subset]
-    gram = gradients.gram[:, chosen][:, :, chosen]
+    there = gradients.with_tasks(subset)
+    gram, weights = gradients.gram[there][:, chosen][:, :, chosen], weights[:, there]
     count, size = gram.shape[0], len(subset)
-    means = (weights @ gram.reshape(count, -1) / count).reshape(-1, size, size)
+    total = weights.sum(axis=1)  # count, but where a resample holds other images than those
+    means = (weights @ gram.reshape(count, -1) / total[:, None]).reshape(-1, size, size)
     # rounding can leave a norm whose parts cancel a hair below 0
     squares = np.maximum(gram.sum(axis=(1, 2)), 0) / size**2
     found = {
-        "mean_gradient": weights @ np.sqrt(squares) / count,
-        "root_mean_square": np.sqrt(weights @ squares / count),
+        "mean_gradient": weights @ np.sqrt(squares) / total,
+        "root_mean_square": np.sqrt(weights @ squares / total),
         "theorem_2": theorem_2(means),
         "independent": independent(means),
     }
@@ -127,12 +132,13 @@ def zero_mean(gradients: Gradients, subset: str) -> float:
     ||E r||^2 is estimated by (N ||mean||^2 - mean of ||r||^2) / (N - 1), which can fall below 0. NaN for one image,
     and where all gradients of a task are 0.
     """
-    count = gradients.gram.shape[0]
-    if count < 2:
-        return math.nan
     chosen = [gradients.tasks.index(letter) for letter in subset]
+    own = np.diagonal(gradients.gram, axis1=1, axis2=2)[:, chosen]
+    count = (~np.isnan(own)).sum(axis=0)  # images that have the task, as in the mean gradient
+    if count.min(initial=2) < 2:
+        return math.nan
     of_means = np.diagonal(gradients.mean_gram)[chosen]
-    means_of = np.diagonal(gradients.gram, axis1=1, axis2=2)[:, chosen].mean(axis=0)
+    means_of = np.nanmean(own, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.max((count * of_means / means_of - 1) / (count - 1)))
 

@@ -31,13 +31,15 @@ class Seen:
     clean: Tensor | None  # at the clean image; None for a balancer that is not `from_clean`
     first: Tensor  # where the attack started, at step 0
     step: int
+    labelled: Tensor | None = None  # bool (B, T): the tasks that an image has; the others' losses are 0. None: all
 
 
 @dataclass(frozen=True)
 class Balancer:
     """One way to weigh tasks.
 
-    `weights(seen)` gives float64 (B, T), none negative. `objective(now, clean)` gives float64 (B,), the value by which
+    `weights(seen)` gives float64 (B, T), none negative; what it gives a task that an image lacks does not count, see
+    `of_labelled`. `objective(now, clean)` gives float64 (B,), the value by which
     two points of one image are compared (restarts, APGD's best point); it does not depend on the step. `apart` tells
     `Problem.slope` to add up the directions of the tasks' gradients, each of norm 1, instead of the gradients; the
     weights do not count then. `from_clean`: the weights take the clean losses into account. `one_task`: it attacks one
@@ -50,15 +52,21 @@ class Balancer:
     apart: bool = False
     from_clean: bool = False
 
+    def of_labelled(self, seen: Seen) -> Tensor:
+        """The weights float64 (B, T), 0 for tasks that an image lacks."""
+        weights = self.weights(seen)
+        return weights if seen.labelled is None else torch.where(seen.labelled, weights, 0)
+
     def relative_weights(self, seen: Seen) -> Tensor:
         """The weights (B, T) divided by the largest of each image, in the losses' type.
 
         No image's direction depends on the scale of its weights. This scale has three merits. One task alone has the
         weight 1, so a weighing balancer of one task is `single` to the bit. Equal weights are `total` to the bit. A
-        weight of 1 / FLOOR cannot overflow a gradient.
+        weight of 1 / FLOOR cannot overflow a gradient. An image that lacks all tasks has weights of 0.
         """
-        weights = self.weights(seen)
-        return (weights / weights.amax(dim=1, keepdim=True)).to(seen.now.dtype)
+        weights = self.of_labelled(seen)
+        largest = weights.amax(dim=1, keepdim=True)
+        return (weights / torch.where(largest == 0, 1, largest)).to(seen.now.dtype)
 
 
 def relative_change(now: Tensor, clean: Tensor) -> Tensor:
@@ -78,7 +86,10 @@ def _wgd_published(seen: Seen) -> Tensor:
     """r_t = (L_t / L_t(0)) / mean_j (L_j / L_j(0)) per image; L(0) is the clean loss (Ghamizi et al., Definition 5)."""
     assert seen.clean is not None  # from_clean
     ratio = _floored(seen.now) / _floored(seen.clean)
-    return ratio / ratio.mean(dim=1, keepdim=True)
+    if seen.labelled is None:
+        return ratio / ratio.mean(dim=1, keepdim=True)
+    count = seen.labelled.sum(dim=1, keepdim=True).clamp(min=1)
+    return ratio / (torch.where(seen.labelled, ratio, 0).sum(dim=1, keepdim=True) / count)
 
 
 def _wgd_released(seen: Seen) -> Tensor:
@@ -91,12 +102,14 @@ def _wgd_released(seen: Seen) -> Tensor:
 
 
 def _wgd_cyclic(seen: Seen) -> Tensor:
-    """At step k only task k mod T, divided by its loss at the start as in the released code.
+    """At step k only task k mod T of the T that an image has, divided by its loss at the start as in the released code.
 
     The division scales the whole gradient, so it changes no direction. It counts in the released L2 step only.
     """
-    only = torch.zeros_like(seen.now, dtype=torch.float64)
-    only[:, seen.step % only.shape[1]] = 1
+    labelled = torch.ones_like(seen.now, dtype=torch.bool) if seen.labelled is None else seen.labelled
+    place = labelled.cumsum(dim=1) - 1  # of each task among those of its image
+    turn = seen.step % labelled.sum(dim=1, keepdim=True).clamp(min=1)
+    only = (labelled & (place == turn)).to(torch.float64)
     return only / _floored(seen.first)
 
 

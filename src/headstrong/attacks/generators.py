@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headstrong.errors import ConfigError
+from headstrong.losses import batch_means
 from headstrong.seeds import derive_seed
 
 NORMS = ("linf", "l2")
@@ -58,14 +59,22 @@ def perturbed(images: Tensor, perturbation: Tensor) -> Tensor:
     return (moved + back).clamp(0, 1)
 
 
-def fooling_loss(losses: Tensor, goal: str, log_mean: str) -> Tensor:
+def fooling_loss(losses: Tensor, goal: str, log_mean: str, labelled: Tensor | None = None) -> Tensor:
     """What a generator lowers for one task (a number), from the victim's losses H (B,) on its perturbed images.
 
     "untargeted": -log H, H to the truth (MTA, equation 2). "targeted": log H, H to the target (equation 4). log_mean:
     "outside", the mean over the batch of the logarithms, as the equations; "inside", the logarithm of the mean, as
     GAP's code. FLOOR is added to H: a clamp would leave an image that the victim is sure of without a gradient.
+    labelled: bool (B,), the images that have the task, None for all; others count in no mean. Where none has it, the
+    result is constant.
     """
-    logs = (losses + FLOOR).log().mean() if log_mean == "outside" else (losses.mean() + FLOOR).log()
+    if labelled is None:
+        labelled = torch.ones_like(losses, dtype=torch.bool)
+    losses = torch.where(labelled, losses, 0)
+    if log_mean == "outside":
+        logs = batch_means((losses + FLOOR).log(), labelled)
+    else:
+        logs = (batch_means(losses, labelled) + FLOOR).log()
     return -logs if goal == "untargeted" else logs
 
 
@@ -84,11 +93,13 @@ class TaskWeights(nn.Module):
         if kind == "learned":
             self.offsets = nn.Parameter(torch.zeros(count))
 
-    def forward(self, losses: Tensor) -> Tensor:
-        """The objective, a number, from the fooling losses (M,)."""
-        if self.kind == "uniform":
-            return losses.mean()
-        return ((losses - self.offsets).exp() + self.offsets).mean()
+    def forward(self, losses: Tensor, known: Tensor | None = None) -> Tensor:
+        """The objective, a number, from the fooling losses (M,).
+
+        known: bool (M,), the tasks that an image of the batch has, None for all; the others add nothing.
+        """
+        terms = losses if self.kind == "uniform" else (losses - self.offsets).exp() + self.offsets
+        return (terms if known is None else torch.where(known, terms, 0)).mean()
 
     def start_from(self, losses: Tensor) -> None:
         """Learned weights start where they would be best for these losses (M,), so that no exponential runs away."""

@@ -40,6 +40,7 @@ Objective = Literal["mean", "least"]
 TIME_LIMIT = 60.0  # seconds per program
 GAP = 1e-3  # relative; far below the error of the first-order prediction that the program is made of
 CLOSED_FORM = "closed form"
+NO_TASK = "no task"
 
 _SCALE = 1000.0  # CBC's tolerances are absolute (1e-7; new solutions: 1e-5), gradients are not: solve in these units
 _INSTALL = "the integer programs need PuLP and its solver CBC; install them with 'pip install pulp==3.3.2'"
@@ -58,7 +59,8 @@ class Solution:
     can exceed, both in units of slopes times change. `gap` is (bound - value) / |bound|, 0 if they are equal up to
     rounding, infinite if no bound is known, or one of 0 is not met.
     `status`: "optimal" (proved, up to rounding), "gap" (the relative gap is at most the one asked for), "time limit"
-    (it is larger), "infeasible" (no change fulfils the program) or "failed" (the solver gave up without a reason).
+    (it is larger), "infeasible" (no change fulfils the program), "failed" (the solver gave up without a reason) or
+    "no task" (the image has no label for any attacked task, so there was no program).
     `fallback` is empty, or names the rule that gave `change` in place of the solver: "closed form".
     `seconds` is wall time.
     """
@@ -70,6 +72,11 @@ class Solution:
     status: str
     fallback: str
     seconds: float
+
+
+def nothing(low: Array) -> Solution:
+    """What stands for the program of an image without any attacked task: no change (C, H, W), the shape of `low`."""
+    return Solution(np.zeros_like(low), value=0.0, bound=0.0, gap=0.0, status=NO_TASK, fallback="", seconds=0.0)
 
 
 def closed_form(slopes: Array, low: Array, high: Array, pixels: int | None = None) -> Array:

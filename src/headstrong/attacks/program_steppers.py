@@ -64,10 +64,15 @@ def _solve_each(problem: Problem, attack: AttackJob, objective: ilp.Objective, p
     low, high = np.maximum(-problem.ball.epsilon, -clean), np.minimum(problem.ball.epsilon, 1 - clean)
     time_limit = ilp.TIME_LIMIT if attack.time_limit is None else attack.time_limit
     signs = np.full_like(clean, np.nan)
+    labelled = _labelled(problem, slopes)
     for i in range(len(clean)):
-        if not np.isfinite(slopes[:, i]).all():
+        own = slopes[labelled[:, i], i]
+        if not np.isfinite(own).all():
             continue
-        solution = ilp.solve(slopes[:, i], low[i], high[i], objective=objective, pixels=pixels, time_limit=time_limit)
+        if not len(own):
+            solution = ilp.nothing(low[i])
+        else:
+            solution = ilp.solve(own, low[i], high[i], objective=objective, pixels=pixels, time_limit=time_limit)
         signs[i] = np.sign(solution.change)
         if problem.notes is not None:
             problem.notes.programs.append((problem.sample_ids[i], solution))
@@ -75,12 +80,19 @@ def _solve_each(problem: Problem, attack: AttackJob, objective: ilp.Objective, p
     return problem.project(problem.clean + problem.ball.epsilon * direction)
 
 
+def _labelled(problem: Problem, slopes: np.ndarray) -> np.ndarray:
+    """Bool (T, B): the tasks that each image has; the others are in no program."""
+    if problem.labelled is None:
+        return np.ones(slopes.shape[:2], dtype=bool)
+    return problem.labelled.T.cpu().numpy()
+
+
 def _slopes(problem: Problem) -> np.ndarray:
     """Weighted gradients float64 (T, B, C, H, W) at the clean images."""
     gradients, now = problem.gradients(problem.clean)
     if problem.notes is not None:
         problem.notes.curve.append(now.double().sum(dim=0))
-    weights = problem.balancer.weights(Seen(now, problem.clean_losses, now, 0)).double()
+    weights = problem.balancer.of_labelled(Seen(now, problem.clean_losses, now, 0, problem.labelled)).double()
     weighted = [weights[:, t].view(-1, 1, 1, 1) * gradient.double() for t, gradient in enumerate(gradients)]
     return torch.stack(weighted).cpu().numpy()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ def perturb(
     seed: int,
     *,
     clean_losses: Tensor | None = None,
+    labelled: Tensor | None = None,
     notes: Notes | None = None,
 ) -> Tensor:
     """Adversarial images float32 (B, C, H, W), in [0, 1] and in the ball of the attack.
@@ -43,7 +45,9 @@ def perturb(
     `tasks`, which include the attacked ones; the loss of an image must not depend on the others of the batch, and
     parameters behind it should not require gradients. `sample_ids` (B,) are numbers that stay with an image whatever
     batch it is in: random draws come from `seed`, the attack's name and these. `clean_losses` (B, T) saves a forward
-    pass when the caller has them. `notes`, if given, is filled.
+    pass when the caller has them. `labelled` bool (B, T) says which tasks an image has a label for, None: all. A
+    task is not attacked where it is absent, and an image that lacks all attacked tasks comes back as it was.
+    `notes`, if given, is filled.
 
     Raises ConfigError for an attack that cannot be, ValueError for images outside [0, 1], DivergedError when a gradient
     or an objective is not a number.
@@ -54,8 +58,11 @@ def perturb(
     def attacked_losses(points: Tensor) -> Tensor:
         return losses(points)[:, columns]
 
-    known = None if clean_losses is None else clean_losses[:, columns]
-    return climb(attacked_losses, images, attack, sample_ids, seed, clean_losses=known, notes=notes)
+    def of_attacked(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[:, columns]
+
+    known: Any = {"clean_losses": of_attacked(clean_losses), "labelled": of_attacked(labelled)}
+    return climb(attacked_losses, images, attack, sample_ids, seed, notes=notes, **known)
 
 
 def climb(
@@ -66,6 +73,7 @@ def climb(
     seed: int,
     *,
     clean_losses: Tensor | None = None,
+    labelled: Tensor | None = None,
     notes: Notes | None = None,
 ) -> Tensor:
     """As `perturb`, but every column of the losses (B, T) is attacked, whatever it measures; `attacked` is not read.
@@ -83,7 +91,11 @@ def climb(
         known_clean_losses=clean_losses,
         sample_ids=tuple(sample_ids.tolist()),
     )
+    if labelled is not None and not bool(labelled.all()):
+        problem = problem.of_labelled(labelled)
     worst = _worst_of_restarts(problem, attack, seed, notes)
+    if problem.labelled is not None:
+        worst = torch.where(problem.labelled.any(dim=1).view(-1, 1, 1, 1), worst, images)
     _check_result(problem.ball, worst, images, attack, sample_ids)
     return worst
 

@@ -1,7 +1,7 @@
 """How an image moves: from a start, along the gradient, never out of the ball.
 
 A stepper is a function `(problem, start, attack) -> points`; points and start are float32 (B, C, H, W) inside the ball.
-A gradient that is not a number gives points that are none: `run.climb` says so.
+NaN gradients propagate to the points; `run.climb` reports them.
 It treats each image by itself: nothing one image does depends on the others of its batch. The released L2 step is the
 one exception, by its definition.
 """
@@ -9,7 +9,7 @@ one exception, by its definition.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,8 @@ APGD_FIRST_PERIOD, APGD_SHORTER, APGD_SHORTEST = 22, 3, 6  # percent of the step
 class Notes:
     """What an attack on one batch leaves beside its images. The caller makes an empty one, `perturb` fills it.
 
-    `curve`: per gradient evaluation of the first restart, the attacked tasks' losses summed over the batch's images,
-    float64 (T,) on the CPU. Empty for noise.
+    `curve`: per gradient evaluation of the first restart, the attacked tasks' losses summed over the batch's images
+    that have the task, float64 (T,) on the CPU. Empty for noise.
     `start`: where the first restart started, (B, C, H, W); for noise the clean images, which it is added to.
     `programs`: per image its id and the solution of its program; ilp_* only.
     """
@@ -64,7 +64,8 @@ class Problem:
     """What an attack on one batch maximises, and where it may look.
 
     `losses` maps images (B, C, H, W) to the attacked tasks' losses (B, T), differentiably. `sample_ids`: a number
-    per image. `known_clean_losses` (B, T): those of the clean images, where the caller has them.
+    per image. `known_clean_losses` (B, T): those of the clean images, where the caller has them. `labelled` bool
+    (B, T): the tasks that an image has, None for all; the losses of those it lacks are 0.
     """
 
     losses: Callable[[Tensor], Tensor]
@@ -74,6 +75,17 @@ class Problem:
     known_clean_losses: Tensor | None = None
     sample_ids: tuple[int, ...] = ()
     notes: Notes | None = None
+    labelled: Tensor | None = None
+
+    def of_labelled(self, labelled: Tensor) -> Problem:
+        """The same problem where images lack tasks, labelled bool (B, T): their losses are 0, without a gradient."""
+
+        def losses(points: Tensor) -> Tensor:
+            return torch.where(labelled, self.losses(points), 0)
+
+        known = self.known_clean_losses
+        known = None if known is None else torch.where(labelled, known, 0)
+        return replace(self, losses=losses, known_clean_losses=known, labelled=labelled)
 
     @cached_property
     def clean_losses(self) -> Tensor:
@@ -98,12 +110,21 @@ class Problem:
         with torch.enable_grad():
             losses = self.losses(points)
             now = losses.detach()
-            seen = Seen(
-                now, self.clean_losses if self.balancer.from_clean else None, now if first is None else first, step
-            )
-            weights = self.balancer.relative_weights(seen) if scaled else self.balancer.weights(seen).to(now.dtype)
+            clean = self.clean_losses if self.balancer.from_clean else None
+            seen = Seen(now, clean, now if first is None else first, step, self.labelled)
+            weights = self.balancer.relative_weights(seen) if scaled else self._weights_of_means(seen).to(now.dtype)
             (gradient,) = torch.autograd.grad((weights * losses).sum(), points)
         return Slope(gradient, now, self)
+
+    def _weights_of_means(self, seen: Seen) -> Tensor:
+        """The weights float64 (B, T) times B / n_t, n_t the images that have task t.
+
+        So the weighted losses, summed over the batch and divided by B, are means over the images that have a task.
+        """
+        weights = self.balancer.of_labelled(seen)
+        if self.labelled is None:
+            return weights
+        return weights * (len(weights) / self.labelled.sum(dim=0).clamp(min=1))
 
     def gradients(self, points: Tensor) -> tuple[list[Tensor], Tensor]:
         """Each attacked task's own gradient (B, C, H, W) at these points, and the losses (B, T).

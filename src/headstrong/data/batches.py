@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,14 @@ class Batch:
     masks: dict[str, Tensor]
     absent: dict[str, Tensor] = field(default_factory=dict)
 
+    def labelled(self, tasks: str) -> Tensor:
+        """Bool (B, T), columns in the order of `tasks`: whether any pixel of the image counts for the task.
+
+        Where none does, because the label is missing or all of it is masked, the task is absent from the image: it has
+        no loss there and is not attacked.
+        """
+        return torch.stack([self.masks[letter].flatten(1).any(dim=1) for letter in tasks], dim=1)
+
     def counted(self, letter: str, pixels: str) -> Tensor:
         """Bool (B, H, W): the pixels over which a task is measured; of an image without a label, none.
 
@@ -47,6 +55,12 @@ class Batch:
             return mask
         counted = torch.ones_like(mask)
         return counted & ~self.absent[letter][:, None, None] if letter in self.absent else counted
+
+    def without(self, rows: Tensor) -> Batch:
+        """The same images, rows bool (B,) of them without any label."""
+        masks = {letter: mask & ~rows[:, None, None, None] for letter, mask in self.masks.items()}
+        absent = {letter: rows | self.absent[letter] if letter in self.absent else rows for letter in self.masks}
+        return replace(self, masks=masks, absent=absent)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
