@@ -145,14 +145,40 @@ def hidden(damage: float, visible: float, kind: str = "classes") -> pd.DataFrame
     return pd.DataFrame(made)
 
 
+def forgetting(lost: float) -> pd.DataFrame:
+    """Copies that have lost so many of 90 points of accuracy on the hidden task."""
+    common = {"family": "f", "dataset": "objects", "kind": "classes", "access": "heads", "role": "hidden", "n": 100}
+    rows = [
+        {**common, "hidden": own, "task": own, "epoch": epoch, "value": 90 - harm, "damage": harm, "distance": 0.5}
+        for own in "abc"
+        for epoch, harm in ((0, 0.0), (5, lost))
+    ]
+    return pd.DataFrame(rows)
+
+
 def test_hidden_tasks(tmp_path: Path) -> None:
     table = hidden(40.0, 1.0)
-    found = {name: judged(tmp_path, name, hidden=table) for name in ("H1", "H2", "H3")}
+    gone = forgetting(60.0)
+    found = {name: judged(tmp_path, name, hidden=table, forgetting=gone) for name in ("H1", "H2", "H3")}
     assert {row["verdict"] for row in found.values()} == {"reproduced"}
     assert [row["effect"] for row in found.values()] == pytest.approx([40, 37, 38])
     loud = hidden(4.0, 4.0)
-    assert [judged(tmp_path, name, hidden=loud)["verdict"] for name in ("H1", "H2")] == ["contradicted"] * 2
-    assert judged(tmp_path, "H1", hidden=hidden(40.0, 1.0, "dense"))["verdict"] == "not decidable"
+    for name in ("H1", "H2"):
+        assert judged(tmp_path, name, hidden=loud, forgetting=gone)["verdict"] == "contradicted"
+        # What the copy has not forgotten, or the network never learned, speaks neither for nor against.
+        kept = judged(tmp_path, name, hidden=loud, forgetting=forgetting(5.0))
+        assert (kept["verdict"], kept["reason"][:40]) == ("not decidable", "the copy has forgotten no hidden task: a")
+        unlearned = judged(tmp_path, name, hidden=loud.assign(learned="no"), forgetting=gone)
+        assert (unlearned["verdict"], unlearned["reason"]) == ("not decidable", "no hidden task that was learned")
+    assert judged(tmp_path, "H1", hidden=hidden(40.0, 1.0, "dense"), forgetting=gone)["verdict"] == "not decidable"
+
+
+def test_visible_tasks_that_were_not_learned_are_not_undamaged(tmp_path: Path) -> None:
+    table = hidden(10.0, 4.0)
+    nothing = table["task"].eq("c")
+    table = table.assign(learned=np.where(nothing, "no", "yes"), damage=table["damage"].where(~nothing, 0.0))
+    found = judged(tmp_path, "H2", hidden=table, forgetting=forgetting(60.0))
+    assert found["effect"] == pytest.approx(10 - 3 * 4)  # not 10 - 3 * 2, of one visible task with 4 and one with 0
 
 
 def importance(gain: float, accuracy: float) -> dict[str, pd.DataFrame]:

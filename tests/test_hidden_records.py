@@ -135,7 +135,7 @@ DENSE_BREAKS = {
     "an error that an attack takes away": (f"{CF}/b/error", lambda values: [NAN, *values[1:]], "on other images than"),
     "an error that an attack brings": (f"{CF}/a/error", lambda values: np.ones(4), "on other images than"),
     "an error that a copy takes away": ("forgetting/heads/1/b/error", lambda values: values * NAN, "on other images"),
-    "losses that are no numbers": (f"{CF}/a/loss", lambda values: [*values[:3], NAN], "not a finite number"),
+    "losses that are no numbers": (f"{CF}/a/loss", lambda values: [NAN, *values[1:]], "not a finite number"),
 }
 
 
@@ -240,4 +240,4 @@ def test_records_hold_what_the_file_says(tmp_path: Path) -> None:
             assert attack.stepper == group.attrs["stepper"]
             for task, record in attack.tasks.items():
                 assert np.array_equal(record.error, group[f"{task}/error"][:], equal_nan=True)
-                assert np.array_equal(record.loss, group[f"{task}/loss"][:])
+                assert np.array_equal(record.loss, group[f"{task}/loss"][:], equal_nan=True)

@@ -15,6 +15,7 @@ import pytest
 
 import hidden_files as made
 from headstrong.analysis import hidden, hidden_summary
+from headstrong.report import hidden_blocks
 from hidden_files import NAN, Attack, deviation, only, oracle, stored
 from synthetic import one
 
@@ -42,14 +43,16 @@ def test_the_summary_averages_the_rows_of_hidden(tmp_path: Path, kind: str) -> N
         expected = [statistics.fmean(values) for values in (damages, visible, worst)]
         assert [row["hidden_damage"], row["visible_damage"], row["visible_worst"]] == pytest.approx(expected, abs=1e-9)
         threat = {"norm": row["norm"], "epsilon": row["epsilon"]}
-        noise = one(summary, objective="noise", **threat)["hidden_damage"]
+        quiet = one(summary, objective="noise", **threat)
+        noise = quiet["hidden_damage"]
         best = one(summary, objective="oracle", stealth=row["stealth"], **threat)["hidden_damage"]
         assert (row["noise_damage"], row["oracle_damage"]) == (noise, best)
         assert row["oracle_share"] == pytest.approx(row["hidden_damage"] / best)
-        if noise > 0:
-            assert row["over_noise"] == pytest.approx(row["hidden_damage"] / noise)
-        if row["hidden_damage"] > 0:
-            assert row["visible_share"] == pytest.approx(row["visible_damage"] / row["hidden_damage"])
+        # A ratio only to what is clearly above zero.
+        ratios = {"over_noise": (row["hidden_damage"], quiet), "visible_share": (row["visible_damage"], row)}
+        for name, (damage, other) in ratios.items():
+            clear = other["hidden_damage"] > 1.96 * other["hidden_damage_error"]
+            assert row[name] == pytest.approx(damage / other["hidden_damage"] if clear else NAN, nan_ok=True)
 
 
 def resampled(paths: Sequence[Path], kind: str, names: Sequence[Callable[[str], str]], role: str, draws: int) -> float:
@@ -71,6 +74,7 @@ def resampled(paths: Sequence[Path], kind: str, names: Sequence[Callable[[str], 
             for name, other in itertools.product(names, tasks):
                 x = np.array(clean[other])[chosen]
                 y = np.array(situations[name(task)][other])[chosen]
+                x = np.where(np.isnan(y), NAN, x)  # the attack was not made
                 before, after = np.nanmean(x), np.nanmean(y)
                 damages.append(100 * (after - before) / (1 if kind == "classes" else before))
             turns.append(np.mean(damages))
@@ -232,3 +236,20 @@ def test_a_damage_that_is_not_known_leaves_the_mean_unknown(tmp_path: Path) -> N
     alone = only(hidden_summary.build_table(paths[:1]))
     assert alone["hidden_damage"] == pytest.approx(100 / 3)
     assert math.isnan(alone["visible_damage"])
+
+
+def test_no_ratio_to_noise_that_is_nothing(tmp_path: Path) -> None:
+    """Noise damages of -1.0, -0.5 and +1.5 points average to 5.6e-17 points, and so they did on a real data set."""
+    clean = {task: np.full(200, 0.5) for task in "abc"}
+    paths = []
+    for task, damage in zip("abc", (-0.01, -0.005, 0.015), strict=True):
+        noise = Attack("noise", {other: clean[other] + damage * (other == task) for other in "abc"}, steps=1)
+        cf = Attack("cf", {other: clean[other] + 0.1 * (other == task) for other in "abc"}, access="heads")
+        paths.append(made.write_file(tmp_path / f"{task}.h5", clean, [noise, cf], hidden=task))
+    table = hidden_summary.build_table(paths)
+    assert np.isnan(one(table, objective="cf")["over_noise"])
+    assert np.isnan(one(table, objective="noise")["visible_share"])
+    (family,) = hidden_blocks.context({"hidden_summary": table, "hidden": hidden.build_table(paths)})["hidden"]
+    assert [line["over_noise"] for line in family["parts"][0]["lines"]] == ["not above noise"] * 2
+    assert "not above noise" in family["parts"][0]["says"][1]
+    assert "times what noise" not in family["parts"][0]["says"][1]

@@ -21,7 +21,7 @@ from synthetic import one
 
 def numbers(kind: str, before: list[float], after: list[float]) -> dict[str, float]:
     """Clean, attacked, damage, damage_error and n of one task, by loops over images."""
-    pairs = [(x, y) for x, y in zip(before, after, strict=True) if not math.isnan(x)]
+    pairs = [(x, y) for x, y in zip(before, after, strict=True) if not math.isnan(x + y)]
     x, y = statistics.fmean(x for x, _ in pairs), statistics.fmean(y for _, y in pairs)
     if kind == "classes":
         error = deviation([100 * (after - before) for before, after in pairs])
@@ -62,7 +62,10 @@ def test_damage_to_classes_by_hand(tmp_path: Path) -> None:
             "damage": 50,  # images 1 and 4 of four: 100, 0, 0, 100 points, deviation 100 / sqrt 3
             "damage_error": 100 / math.sqrt(3) / 2,
             "n": 4,
-        }
+            "majority": NAN,
+            "learned": "",
+        },
+        nan_ok=True,
     )
     assert (second["task"], second["role"], second["clean"], second["under_attack"]) == ("b", "visible", 56.25, 68.75)
     assert (second["damage"], second["damage_error"]) == (-12.5, 12.5)  # one image of four gains 50 points

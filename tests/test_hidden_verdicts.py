@@ -74,10 +74,12 @@ def test_without_noise_or_oracle_there_is_no_ratio() -> None:
     harmless = ATTACKS | {("noise", "", 0.0): (-0.2, 0.5, 0.0, 0.0), ("oracle", "", 1.0): (-1.0, 1.0, 0.0, 0.0)}
     _, noise, oracle, *_ = says(summary(harmless))
     assert noise == (
-        "Noise of the same size costs the hidden task nothing (−0.2 points, 95 % interval −1.2 to 0.8), so there is no "
-        "ratio to it."
+        "Noise of the same size costs the hidden task nothing that is clearly above zero (−0.2 points, 95 % interval "
+        "−1.2 to 0.8): not above noise, so there is no ratio to it."
     )
-    assert oracle == "The oracle at the same stealth costs the hidden task nothing either (−1.0 points)."
+    assert oracle == (
+        "The oracle at the same stealth costs the hidden task nothing that is clearly above zero either (−1.0 points)."
+    )
     (part,) = family(summary(without("noise", "oracle")))["parts"]
     assert {line["over_noise"] for line in part["lines"]} == {line["oracle_share"] for line in part["lines"]} == {"–"}
 

@@ -136,6 +136,9 @@ def test_intervals_and_paired_gains_by_hand() -> None:
     assert tuple(gain) == pytest.approx((2, 2 - half, 2 + half, 0.07417990022744853, 3))
     assert tuple(stats.mean_interval([1, 2, 3])) == pytest.approx((2, 2 - half, 2 + half, 3))
     assert tuple(stats.mean_interval([5, 5, 5])) == (5, 5, 5, 3)
+    # Recalls of 0, 100 and 100 %: an interval of bounded quantities ends at their bounds.
+    assert tuple(stats.mean_interval([0, 100, 100], 0.0, 100.0)) == pytest.approx((200 / 3, 0, 100, 3))
+    assert stats.paired_gain([0, 0], [0, 100], 100.0)[1:3] == (-100, 100)
     assert tuple(stats.paired_gain([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]))[3:] == (0, 3)  # equal but for rounding
     assert stats.paired_gain([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]).low == pytest.approx(0.3)
     same = stats.paired_gain([1, 2, 3], [1, 2, 3])

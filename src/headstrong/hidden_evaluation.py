@@ -6,6 +6,8 @@
     /attacks/<name>/linf, l2                   float32 (N,)   size of the perturbation, in pixel units
     /forgetting/<access>/<epoch>/<task>/error  float32 (N,)   of the copy after so many epochs, 0: before, under the
                                                               true heads
+    /majority/<task>/error                     float32 (N,)   classes only: of telling every image the class that most
+                                                              of these images have, label by label
     /forgetting/<access>/<epoch>/distance      float32 (N,)   |f1(x) - f0(x)| / |f0(x)|
 
 error: of classes the share of a task's labels told wrongly; of a dense task `headstrong.metrics`. Error and loss are
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -39,13 +42,15 @@ from headstrong.errors import BrokenFileError, ConfigError, DivergedError
 from headstrong.feature_files import FeatureFile
 from headstrong.hidden_attackers import Attacker, check_attack, open_attacker
 from headstrong.hidden_measures import errors, folded
-from headstrong.hidden_views import View, open_view
+from headstrong.hidden_views import ClassView, View, open_view
 from headstrong.jobs import HiddenAttackJob, HiddenJob, to_dict
+from headstrong.learned import NOT_LEARNED, learned
 from headstrong.progress import BatchProgress
 from headstrong.provenance import atomic_path, file_digest, settings_json
 from headstrong.runtime import reproducible
 
 FORMAT = "headstrong-hidden-1"
+log = logging.getLogger(__name__)
 Array = NDArray[np.float32]
 
 
@@ -108,6 +113,11 @@ def _measure_all(bench: _Bench, file: h5py.File) -> None:
         clean = bench.clean(progress)
         _store_measured(file.create_group("clean"), bench.judge.tasks, clean)
         progress.finished("clean", partial(_in_words, bench.judge.tasks, clean, clean))
+        if isinstance(bench.judge, ClassView):
+            for column, (task, wrong) in enumerate(bench.judge.majority_errors().items()):
+                _store(file, f"majority/{task}/error", wrong)
+                if not learned(1 - clean.errors[:, column], 1 - wrong):
+                    log.warning("family %s, %s hidden: task %s: %s", job.family, job.hidden, task, NOT_LEARNED)
         for access in job.accesses:
             for place, values in bench.forgetting(access, progress).items():
                 _store(file, f"forgetting/{access}/{place}", values)

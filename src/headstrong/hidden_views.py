@@ -18,7 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -106,6 +108,17 @@ class ClassView(View):
     def labelled(self, batch: PictureBatch) -> Tensor:
         # Readers leave out pictures without a class.
         return torch.ones(len(batch.index), len(self.tasks), dtype=torch.bool, device=batch.index.device)
+
+    def majority_errors(self) -> dict[str, NDArray[np.float32]]:
+        """By task the errors (N,) of telling every picture the class of each label that most pictures have."""
+        wrong = {}
+        for label in self._pictures.classes:
+            truth = self._pictures.truth(label)
+            wrong[label] = truth != np.bincount(truth).argmax()
+        return {
+            task: np.mean([wrong[name] for name in names], axis=0).astype(np.float32)
+            for task, names in self.outputs_of.items()
+        }
 
     def by_task(self, by_label: Mapping[str, Tensor]) -> Tensor:
         """(B, T): means over the labels of each task, of numbers (B,) by label."""

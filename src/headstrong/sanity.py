@@ -220,7 +220,7 @@ def _falling_curves(tasks: str, clean_losses: Array, outcomes: Iterable[Outcome]
                 f"of {len(curve)}."
             )
             attacked = (~np.isnan(clean_losses[:, columns])).any(axis=1)
-            yield _flag(attack.name, _task(attack), FALLING, text, attacked[attacked])
+            yield _flag(attack.name, _task(attack), FALLING, text, np.ones(int(np.sum(attacked)), dtype=bool))
 
 
 def _task(attack: AttackJob) -> str:

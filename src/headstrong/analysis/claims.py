@@ -10,7 +10,7 @@ import pandas as pd
 from headstrong import scale
 from headstrong.analysis.claims_of_bghc import CLAIMS as _OF_OTHERS
 from headstrong.analysis.claims_of_r import CLAIMS as _OF_R
-from headstrong.analysis.claims_rules import NOT_DECIDABLE, Claim, LackingError, Tables, verdict
+from headstrong.analysis.claims_rules import NOT_DECIDABLE, Claim, LackingError, Tables, verdict, within_bounds
 from headstrong.analysis.files import read_table
 from headstrong.configfiles import CONFIG_FILE, load
 from headstrong.errors import ConfigError, MissingDataError
@@ -67,7 +67,7 @@ def _row(claim: Claim, study: Tables, protocol: Mapping[str, str]) -> dict[str, 
         "protocol": protocol.get(claim.system, ""),
     }
     try:
-        found = claim.evidence(study)
+        found = within_bounds(claim, claim.evidence(study))
     except LackingError as lacking:
         return {**row, "verdict": NOT_DECIDABLE, "reason": str(lacking)}
     decided, reason = verdict(claim, found)

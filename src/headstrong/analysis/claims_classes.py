@@ -14,6 +14,7 @@ import pandas as pd
 from headstrong import radius
 from headstrong.analysis import claims_stats
 from headstrong.analysis.claims_rules import Evidence, LackingError, Tables
+from headstrong.analysis.stats import NORMAL
 
 STEALTH = 1.0  # weight of keeping visible predictions that is judged; else the nearest above 0, by ratio
 RADIUS = 8 / 255  # the largest radius judged
@@ -23,7 +24,10 @@ _SETTING = ["family", "loss", "important", "margin", "scale", "weight"]
 
 
 def hidden_falls(study: Tables, objective: str) -> Evidence:
-    """Damage of the hidden task, mean over turns. objective: "cf" or "cf_delta", as in the next two."""
+    """Damage of the hidden task, mean over turns. objective: "cf" or "cf_delta", as in the next two.
+
+    All three speak only of turns whose premise holds: the hidden task was learned, and the copy has forgotten it.
+    """
     return _over_turns(_turns(study, objective), study)
 
 
@@ -48,8 +52,11 @@ def visible_stay(study: Tables, objective: str) -> Evidence:
     turns = _turns(study, objective)
     visible = _chosen(study, objective)
     visible = visible.loc[visible["role"].eq("visible")]
+    visible = visible.loc[_known_as_learned(visible)]  # what was not learned cannot be damaged
     mean = visible.groupby(["family", "hidden"])[["damage", "damage_error"]].mean().add_prefix("visible_").reset_index()
     both = turns.merge(mean, on=["family", "hidden"])
+    if both.empty:
+        raise LackingError("no visible task that was learned")
     error = np.hypot(both["error"], SPARED * both["visible_damage_error"])
     return _over_turns(both.assign(value=both["value"] - SPARED * both["visible_damage"], error=error), study)
 
@@ -58,7 +65,35 @@ def _turns(study: Tables, objective: str) -> pd.DataFrame:
     """The hidden task's row of every turn under the attack that is judged: value, its damage, and error."""
     rows = _chosen(study, objective)
     rows = rows.loc[rows["role"].eq("hidden")]
+    rows = rows.loc[_known_as_learned(rows)]
+    if rows.empty:
+        raise LackingError("no hidden task that was learned")
+    forgotten = _forgotten(study)
+    kept = [place in forgotten for place in zip(rows["family"], rows["hidden"], rows["access"], strict=True)]
+    if not any(kept):
+        raise LackingError("the copy has forgotten no hidden task: a premise of the claim does not hold")
+    rows = rows.loc[kept]
     return rows.assign(value=rows["damage"], error=rows["damage_error"])
+
+
+def _known_as_learned(rows: pd.DataFrame) -> pd.Series:
+    """True but where a table says that the task was not learned; older tables do not say."""
+    return rows["learned"].ne("no") if "learned" in rows else pd.Series(True, index=rows.index)
+
+
+def _forgotten(study: Tables) -> set[tuple[str, str, str]]:
+    """(family, hidden task, access) of the copies that have clearly lost accuracy on the hidden task in the end.
+
+    Accuracies before and after are compared as if they were of different images, which makes the standard error too
+    large, not too small.
+    """
+    rows = study("forgetting")
+    rows = rows.loc[rows["role"].eq("hidden") & rows["kind"].eq("classes")]
+    last = rows.loc[rows["epoch"].eq(rows.groupby(["family", "hidden", "access"])["epoch"].transform("max"))]
+    after, before = last["value"] / 100, (last["value"] + last["damage"]) / 100
+    error = 100 * np.sqrt((after * (1 - after) + before * (1 - before)) / last["n"].astype(float))
+    gone = last.loc[last["damage"].gt(NORMAL * error) & last["epoch"].gt(0)]
+    return set(zip(gone["family"], gone["hidden"], gone["access"], strict=True))
 
 
 def _chosen(study: Tables, objective: str) -> pd.DataFrame:

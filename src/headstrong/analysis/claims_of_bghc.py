@@ -12,7 +12,10 @@ _BALANCED = {"balanced": ("adversarial", "balancer", "task", "relative_performan
                           "gain_standard_error")}  # fmt: skip
 _GENERATED = {"generated": ("victim", "trained_on", "method", "mode", "goal", "metric", "value", "standard_error")}
 _GAIN = {"generated": ("method", "goal", "metric", "value", "gain", "gain_standard_error")}
-_HIDDEN = {"hidden": ("hidden", "objective", "access", "stealth", "epsilon", "role", "damage", "damage_error")}
+_HIDDEN = {
+    "hidden": ("hidden", "objective", "access", "stealth", "epsilon", "role", "damage", "damage_error"),
+    "forgetting": ("hidden", "access", "epoch", "role", "value", "damage", "n"),
+}
 _IMPORTANCE = {
     "importance": ("loss", "important", "trial", "split", "recall", "accuracy"),
     "importance_settings": ("loss", "split", "recall", "accuracy", "keeps_accuracy"),
@@ -66,7 +69,7 @@ _G = (
         measure="fooling ratio, or target accuracy of targeted ones, of MTA minus GAP's on the same images",
         columns=_GAIN,
         evidence=partial(found.mta_against_gap, classes=True),
-        unit="points", side="above", threshold=-2.0, fewest=6, of="perturbations of a task",
+        unit="points", side="above", threshold=-2.0, fewest=6, most=100.0, of="perturbations of a task",
     ),
     Claim(
         id="G2",
@@ -113,7 +116,7 @@ _G = (
         measure="fooling ratio of per-instance minus universal perturbations, same method and radius",
         columns=_GENERATED,
         evidence=partial(found.instance_against_universal, classes=True),
-        unit="points", side="below", threshold=0.0, fewest=6, of="perturbations of a task",
+        unit="points", side="below", threshold=0.0, fewest=6, most=100.0, of="perturbations of a task",
     ),
     Claim(
         id="G7",
@@ -139,6 +142,7 @@ def _hidden(number: int, objective: str, name: str) -> tuple[Claim, ...]:
             measure=f"damage of the hidden task under {attack}",
             evidence=partial(classes.hidden_falls, objective=objective),
             threshold=10.0,
+            most=100.0,
         ),
         shared(
             id=f"H{number + 1}",
@@ -146,6 +150,7 @@ def _hidden(number: int, objective: str, name: str) -> tuple[Claim, ...]:
             measure=f"damage of the hidden task minus three times the mean damage of the visible, under {attack}",
             evidence=partial(classes.visible_stay, objective=objective),
             threshold=0.0,
+            most=400.0,
         ),
         shared(
             id=f"H{number + 2}",
@@ -153,6 +158,7 @@ def _hidden(number: int, objective: str, name: str) -> tuple[Claim, ...]:
             measure=f"damage of the hidden task under {attack} minus that under noise",
             evidence=partial(classes.stronger_than_noise, objective=objective),
             threshold=0.0,
+            most=100.0,
         ),
     )  # fmt: skip
 
@@ -166,7 +172,7 @@ _C = (
         measure="recall of the important classes under CAMRI minus the cross entropy's, test pictures",
         columns=_IMPORTANCE,
         evidence=partial(classes.gain_over_base, column="recall"),
-        unit="points", side="above", threshold=0.0,
+        unit="points", side="above", threshold=0.0, most=100.0,
     ),
     _favouring(
         id="C2",
@@ -175,7 +181,7 @@ _C = (
         measure="accuracy under CAMRI minus the cross entropy's, test pictures",
         columns=_IMPORTANCE,
         evidence=partial(classes.gain_over_base, column="accuracy"),
-        unit="points", side="above", threshold=-1.0,
+        unit="points", side="above", threshold=-1.0, most=100.0,
     ),
     _favouring(
         id="C3",
@@ -193,7 +199,7 @@ _C = (
         measure="recall of the important classes under CAMRI minus ArcFace's, test pictures",
         columns=_IMPORTANCE,
         evidence=partial(classes.gain_over, other="arcface"),
-        unit="points", side="above", threshold=0.0,
+        unit="points", side="above", threshold=0.0, most=100.0,
     ),
 )  # fmt: skip
 

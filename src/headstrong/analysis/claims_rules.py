@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from headstrong.analysis.files import read_table
@@ -97,7 +98,8 @@ class Claim:
     """One claim of one paper. statement: in our words. published: the evidence as printed, with its place.
 
     measure: the effect in words. columns: by table, what carries it. evidence: makes it from the tables of a study,
-    raises LackingError. side, threshold: where the effect lies if it holds. fewest, of: the least number of what.
+    raises LackingError. side, threshold: where the effect lies if it holds. fewest, of: the least number of what. most:
+    how large the effect can be, of either sign.
     """
 
     id: str
@@ -111,6 +113,15 @@ class Claim:
     threshold: float
     fewest: int
     of: str
+    most: float = math.inf
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between what the effect can lie: shares, correlations, and differences of percentages (`most`)."""
+        if self.unit.startswith("% of "):
+            return 0.0, 100.0
+        most = 1.0 if self.unit == "r" else self.most
+        return -most, most
 
     @property
     def system(self) -> str:
@@ -121,6 +132,12 @@ class Claim:
     def rule(self) -> str:
         """Where the whole interval must lie for the claim to be reproduced: "above 10 %"."""
         return f"{self.side} {amount(self.threshold, self.unit)}"
+
+
+def within_bounds(claim: Claim, found: Evidence) -> Evidence:
+    """The same evidence with an interval that ends where the quantity does."""
+    low, high = (float(np.clip(end, *claim.bounds)) for end in (found.low, found.high))
+    return replace(found, low=low, high=high)
 
 
 def verdict(claim: Claim, found: Evidence) -> tuple[str, str]:

@@ -63,8 +63,8 @@ TEXT_OF = {
     "importance": frozenset(["dataset", "loss", "important", "classes", "split"]),
     "importance_settings": frozenset(["dataset", "loss", "important", "classes", "split"]),
     "camri_table_1": frozenset(["dataset", "rule", "loss", "important", "classes"]),
-    "hidden": frozenset(["dataset", "kind", "hidden", "objective", "access", "role"]),
-    "hidden_summary": frozenset(["dataset", "kind", "objective", "access"]),
+    "hidden": frozenset(["dataset", "kind", "hidden", "objective", "access", "role", "learned"]),
+    "hidden_summary": frozenset(["dataset", "kind", "objective", "access", "not_learned"]),
     "forgetting": frozenset(["dataset", "kind", "hidden", "access", "role"]),
     "claims": frozenset(["id", "system", "statement", "published", "measure", "unit", "protocol", "verdict", "reason"]),
 }

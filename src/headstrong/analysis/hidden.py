@@ -34,6 +34,8 @@ COLUMNS = (
     "damage",
     "damage_error",
     "n",
+    "majority",
+    "learned",
 )
 FORGETTING_COLUMNS = (*FAMILY, "hidden", "access", "epoch", "task", "role", "value", "damage", "distance", "n")
 
@@ -91,7 +93,9 @@ def build_table(paths: Sequence[Path]) -> pd.DataFrame:
     Families in the order of `paths`, hidden tasks in that of the family's tasks, attacks by objective
     (`hidden_records.OBJECTIVES`), access, stealth, norm, epsilon, steps and attacked task, then tasks in their order.
     clean, under_attack: accuracy in percent (kind classes) or mean error (dense), over the n images that count. damage,
-    damage_error: see `change`; positive where the attack harms. epsilon is in pixel units, images in [0, 1].
+    damage_error: see `change`; positive where the attack harms. epsilon is in pixel units, images in [0, 1]. majority:
+    accuracy of the majority class in percent; learned: "yes", or "no" where the clean accuracy is not clearly above it
+    (`headstrong.learned`); NaN and "" for dense tasks and where a file does not say.
     Raises MissingDataError or BrokenFileError, naming the file, as `hidden_records.read_families` does.
     """
     rows = [row for turn in _turns(paths) for row in _attack_rows(turn)]
@@ -132,6 +136,8 @@ def _attack_rows(turn: Turn) -> Iterator[dict[str, object]]:
                 "damage": found.damage,
                 "damage_error": found.error,
                 "n": found.n,
+                "majority": 100 * (1 - float(turn.majority[task].mean())) if task in turn.majority else math.nan,
+                "learned": turn.learned(task),
             }
 
 

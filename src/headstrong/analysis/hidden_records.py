@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headstrong.analysis.evaluation_files import opened
 from headstrong.errors import BrokenFileError
+from headstrong.learned import learned, words
 
 FORMAT = "headstrong-hidden-1"
 SOURCE = "evaluate this family with this task hidden"
@@ -91,7 +92,8 @@ class Turn:
     kind: "classes", where an error is the share of a task's labels told wrongly, in [0, 1]; or "dense", where it is
     that of `headstrong.metrics`, at least 0, NaN where an image has nothing to measure. attacks: by objective, access,
     stealth, norm, epsilon, steps, attacked tasks. forgetting: by access and epoch, both ascending; epoch 0 is always
-    there. job: the job as a dictionary.
+    there. job: the job as a dictionary. majority: of classes, by task the errors (N,) of the majority class; empty in
+    older files.
     """
 
     family: str
@@ -105,6 +107,13 @@ class Turn:
     clean: Mapping[str, TaskRecord]
     attacks: tuple[Attack, ...]
     forgetting: Mapping[str, Mapping[int, Copy]]
+    majority: Mapping[str, Array] = field(default_factory=dict)
+
+    def learned(self, task: str) -> str:
+        """Whether the network learned a task: "yes", "no", or "" where the file does not say."""
+        if task not in self.majority:
+            return ""
+        return words(learned(1 - self.clean[task].error, 1 - self.majority[task]))
 
     @property
     def visible(self) -> tuple[str, ...]:
@@ -191,6 +200,7 @@ def read_turn(path: Path) -> Turn:
             clean=reader.clean,
             attacks=tuple(attacks),
             forgetting=reader.forgetting(file["forgetting"], {one.access for one in attacks} - {""}),
+            majority=reader.majority(file["majority"]) if "majority" in file else {},
         )
 
 
@@ -312,6 +322,9 @@ class _Reader:
             )
             for epoch in sorted(int(name) for name in group)
         }
+
+    def majority(self, group: h5py.Group) -> dict[str, Array]:
+        return {task: self._finite(group[f"{task}/error"]) for task in self.tasks}
 
     def records(self, group: h5py.Group, made: NDArray[np.bool_] | None = None) -> dict[str, TaskRecord]:
         """Every task; made: bool (N,), the images that the attack was made on.

@@ -53,10 +53,10 @@ def build_table(importance: pd.DataFrame, tolerances: Mapping[str, float]) -> pd
 
     importance: importance.csv. tolerances: by family, points of accuracy that a setting may lose and keep accuracy.
     Every number of a row is over its `trials`, those that the cross entropy has as well; a setting without any has
-    `trials` 0, no numbers, and keeps no accuracy. Means come with 95 % intervals by Student's t. angle_ratio: the mean
-    over trials of the important classes' variance by that of the others. The gains of the cross entropy itself are
-    NaN; it keeps accuracy. keeps_accuracy: its mean accuracy on this split is at most the tolerance below that of the
-    cross entropy.
+    `trials` 0, no numbers, and keeps no accuracy. Means come with 95 % intervals by Student's t, which end at the
+    bounds of percentages and variances. angle_ratio: the mean over trials of the important classes' variance by that of
+    the others. The gains of the cross entropy itself are NaN; it keeps accuracy. keeps_accuracy: its mean accuracy on
+    this split is at most the tolerance below that of the cross entropy.
     Raises KeyError for a family without a tolerance.
     """
     return pd.DataFrame(list(_rows(importance, tolerances)), columns=list(COLUMNS)).astype(
@@ -78,7 +78,7 @@ def _numbers(rows: pd.DataFrame, base: pd.DataFrame, tolerance: float) -> dict[s
     rows, base = rows.loc[common], base.loc[common]
     found: dict[str, object] = {"trials": len(common)}
     for name in GAINS:
-        found |= _interval(name, rows[name].to_numpy())
+        found |= _interval(name, rows[name].to_numpy(), 100.0)
     for name in ("angle_variance", "angle_variance_others"):
         found[name] = stats.mean(rows[name]).value
     own, others = rows["angle_variance"].to_numpy(), rows["angle_variance_others"].to_numpy()
@@ -86,7 +86,7 @@ def _numbers(rows: pd.DataFrame, base: pd.DataFrame, tolerance: float) -> dict[s
     if rows["loss"].eq(BASE).any():
         return {**found, "keeps_accuracy": True}
     for name in GAINS:
-        gain = stats.paired_gain(base[name], rows[name])
+        gain = stats.paired_gain(base[name], rows[name], 100.0)
         found |= {
             f"{name}_gain": gain.value,
             f"{name}_gain_low": gain.low,
@@ -98,6 +98,6 @@ def _numbers(rows: pd.DataFrame, base: pd.DataFrame, tolerance: float) -> dict[s
     return found
 
 
-def _interval(name: str, values: np.ndarray) -> dict[str, float]:
-    found = stats.mean_interval(values)
+def _interval(name: str, values: np.ndarray, most: float = math.inf) -> dict[str, float]:
+    found = stats.mean_interval(values, 0.0, most)
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 FEWEST = 4  # cells below which a correlation says nothing: its interval would need n > 3
 BOOTSTRAP_DRAWS = 2000
 ROUNDING = 1e-12  # differences below this share of the numbers they come from are rounding
+NORMAL = 1.96  # standard errors on either side of a mean: 95 %
+NOTHING = 1e-9  # of damages in percent and the like: less is rounding
 EXACT_UP_TO = 7  # 7! = 5040 orders: still quick to enumerate for an exact p-value
 
 
@@ -65,6 +67,16 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(float(x.mean()), _standard_error(x), n)
 
 
+def above_zero(found: Estimate) -> bool:
+    """Whether a value is clearly above zero: its 95 % interval is. False where the error is not known."""
+    return found.value - NORMAL * found.error > NOTHING
+
+
+def ratio(above: float, below: Estimate) -> float:
+    """above / below; NaN unless what it is divided by is clearly above zero, as a ratio to noise says nothing."""
+    return above / below.value if above_zero(below) else math.nan
+
+
 def known(values: Array) -> Array:
     """The values (n,) of samples that have one; NaN stands for none."""
     return values[~np.isnan(values)]
@@ -74,24 +86,26 @@ def _standard_error(x: Array) -> float:
     return float(x.std(ddof=1) / math.sqrt(x.size)) if x.size > 1 else math.nan
 
 
-def mean_interval(values: ArrayLike) -> Interval:
+def mean_interval(values: ArrayLike, least: float = -math.inf, most: float = math.inf) -> Interval:
     """Mean of independent samples with its 95 % interval by Student's t with n - 1 degrees of freedom.
 
     One sample has no interval (NaN); samples that do not vary have one of no width. A NaN among them makes all NaN.
+    least, most: bounds of the quantity, where its interval ends.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.size == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     value = float(x.mean())
     half = _half_width(x, float(np.abs(x).max()))
-    return Interval(value, value - half, value + half, x.size)
+    return Interval(value, max(value - half, least), min(value + half, most), x.size)
 
 
-def paired_gain(before: ArrayLike, after: ArrayLike) -> Gain:
+def paired_gain(before: ArrayLike, after: ArrayLike, most: float = math.inf) -> Gain:
     """Mean of after - before, paired, with the 95 % interval and the two-sided p-value of the paired t-test.
 
     One pair has neither interval nor p-value (NaN). Differences that do not vary have an interval of no width, and a
-    p-value of 0, or NaN where all are 0. A NaN among them makes all NaN.
+    p-value of 0, or NaN where all are 0. A NaN among them makes all NaN. most: the largest difference there can be, of
+    either sign, where the interval ends.
     """
     x, y = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     differences = y - x
@@ -103,7 +117,7 @@ def paired_gain(before: ArrayLike, after: ArrayLike) -> Gain:
         p_value = float(2 * stats.t.sf(abs(value) / _standard_error(differences), differences.size - 1))
     else:
         p_value = 0.0 if half == 0 and abs(value) > ROUNDING * size else math.nan
-    return Gain(value, value - half, value + half, p_value, differences.size)
+    return Gain(value, max(value - half, -most), min(value + half, most), p_value, differences.size)
 
 
 def _half_width(x: Array, size: float) -> float:

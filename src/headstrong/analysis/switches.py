@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from headstrong.analysis.plan import APART
+from headstrong.analysis.stats import NORMAL
 
 METRICS = ("clean_error", "adversarial_error", "relative_task_vulnerability", "adversarial_vulnerability")
 COLUMNS = (
@@ -55,11 +56,12 @@ def build_table(vulnerability: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame
 
     switch: the text of the plan's `switches`. attack, attacked: those of the switched model, "clean" and "" without
     attack. task: "" for adversarial_vulnerability, which is of all attacked tasks together. difference: value minus
-    base_value; relative_difference: difference / |base_value|, NaN where that is 0. standard_error: of the difference,
-    as if both models were measured on images of their own; they share them, so it is too large where their numbers go
-    up and down together. Attacks are matched by name. One that has no namesake, because the switch changes its name
-    (the form of WGD), is matched with one that also has none and agrees in family, attacked tasks, norm, epsilon,
-    steps and in whether it attacks one task by itself. What has no match, and a model without base, has no rows.
+    base_value; relative_difference: difference / |base_value|, NaN unless that is clearly above 0. standard_error: of
+    the difference, as if both models were measured on images of their own; they share them, so it is too large where
+    their numbers go up and down together. Attacks are matched by name. One that has no namesake, because the switch
+    changes its name (the form of WGD), is matched with one that also has none and agrees in family, attacked tasks,
+    norm, epsilon, steps and in whether it attacks one task by itself. What has no match, and a model without base, has
+    no rows.
     """
     switches = plan.set_index("id")["switches"]
     shown = vulnerability.loc[vulnerability["metric"].isin(METRICS)]
@@ -82,11 +84,12 @@ def _compare(ours: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     theirs = base[[*key, "mean", "standard_error"]].rename(columns={"attack": "namesake", "mean": "base_value"})
     joined = ours.merge(theirs, on=["namesake", "task", "metric"], suffixes=("", "_base"))
     value, base_value = joined["mean"], joined["base_value"]
+    size, error = base_value.abs(), joined["standard_error_base"].fillna(0)  # of a single image the error is not known
     return joined.assign(
         task=joined["task"].where(joined["metric"].ne("adversarial_vulnerability"), ""),
         value=value,
         difference=value - base_value,
-        relative_difference=(value - base_value) / base_value.abs().where(base_value.ne(0)),
+        relative_difference=(value - base_value) / size.where(size.gt(NORMAL * error)),
         standard_error=np.hypot(joined["standard_error"], joined["standard_error_base"]),
     )
 

@@ -7,7 +7,6 @@ tasks share more. It names no measure of transfer; here it is the relative perfo
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from headstrong import layouts
+from headstrong.analysis import stats
 from headstrong.analysis.balanced import with_plan
 from headstrong.analysis.performance import Reference, estimate
 from headstrong.analysis.plan import Row, read_plan, rows_of_models
@@ -68,8 +68,8 @@ def rows(evaluation: Evaluation, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS)
     """One row per attack on a single task and other task of the model; none for a model of one task, none for noise.
 
     relative_performance is r of the task measured, own is r of the task attacked, under the same attack: 0 without
-    harm, negative with it. ratio is one over the other, NaN where own is 0. standard_error is that of
-    relative_performance, by a bootstrap over samples; n is the number of samples behind it.
+    harm, negative with it. ratio is one over the other, NaN unless the attacked task is clearly harmed. standard_error
+    is that of relative_performance, by a bootstrap over samples; n is the number of samples behind it.
     """
     tasks = in_order(evaluation.tasks)
     if len(tasks) < 2:
@@ -80,7 +80,8 @@ def rows(evaluation: Evaluation, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS)
         if attack.balancer != "single" or attack.stepper == "noise":
             continue
         change = reference.change(attack)
-        own = float(change.performance_of(attack.attacked)[0])
+        own = estimate(change.performance_of(attack.attacked), change.count_of(attack.attacked))
+        harm = own._replace(value=-own.value)
         for measured in tasks.replace(attack.attacked, ""):
             value = estimate(change.performance_of(measured), change.count_of(measured))
             found.append(
@@ -95,8 +96,8 @@ def rows(evaluation: Evaluation, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS)
                     "measured": measured,
                     "relative_performance": value.value,
                     "standard_error": value.error,
-                    "own": own,
-                    "ratio": value.value / own if own else math.nan,
+                    "own": own.value,
+                    "ratio": stats.ratio(-value.value, harm),
                     "n": value.n,
                 }
             )

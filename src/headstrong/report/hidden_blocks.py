@@ -24,6 +24,7 @@ from headstrong.report.hidden_verdicts import (
     percent,
     plain,
     same_attack,
+    share,
     strongest,
     variants,
     verdicts,
@@ -123,17 +124,17 @@ def _lines(part: pd.DataFrame, chosen: Row | None) -> list[dict[str, Any]]:
 
 def _numbers(row: Row) -> dict[str, Any]:
     return {
-        "hidden": _estimate(row["hidden_damage"], row["hidden_damage_error"]),
-        "visible": _estimate(row["visible_damage"], row["visible_damage_error"]),
+        "hidden": _estimate(row["hidden_damage"], row["hidden_damage_error"], row["kind"]),
+        "visible": _estimate(row["visible_damage"], row["visible_damage_error"], row["kind"]),
         "worst": plain(row["visible_worst"]),
-        "visible_share": percent(row["visible_share"]),
-        "over_noise": number(row["over_noise"]),
-        "oracle_share": percent(row["oracle_share"]),
+        "visible_share": share(row["visible_share"], row["hidden_damage"]),
+        "over_noise": share(row["over_noise"], row["noise_damage"], number),
+        "oracle_share": share(row["oracle_share"], row["oracle_damage"]),
     }
 
 
-def _estimate(value: float, error: float) -> tuple[str, str]:
-    return plain(value), between(value, error)
+def _estimate(value: float, error: float, kind: str) -> tuple[str, str]:
+    return plain(value), between(value, error, kind)
 
 
 def _radii(of_norm: pd.DataFrame, chosen: Row) -> list[dict[str, Any]]:
@@ -184,7 +185,7 @@ def _turn_table(turns: Sequence[Turn], kind: str) -> dict[str, Any]:
     lines = []
     for turn in turns:
         harms = [turn.harms.get(name, nothing) for name in attacks]
-        cells = [{"hidden": _estimate(harm.hidden, harm.error), "visible": plain(harm.visible)} for harm in harms]
+        cells = [{"hidden": _estimate(harm.hidden, harm.error, kind), "visible": plain(harm.visible)} for harm in harms]
         lines.append({"task": _task(turn.task, kind), "clean": _clean(turn.clean, kind), "cells": cells})
     return {"attacks": ["this variant" if name == "cf" else NAMES[name] for name in attacks], "lines": lines}
 

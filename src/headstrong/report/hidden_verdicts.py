@@ -5,7 +5,7 @@ hidden_summary.csv of one family, norm and radius."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from headstrong.analysis.hidden_records import STEALTHY
+from headstrong.analysis.stats import NORMAL, Estimate, above_zero
 from headstrong.figures.hidden_looks import NAMES
 from headstrong.report.blocks import number
 
@@ -21,7 +22,8 @@ CF = ("cf", "cf_delta")  # the objectives that the sentences are about
 WHICH = ("objective", "access", "stealth", "norm", "epsilon", "steps")  # tell one attack from every other
 LIMIT = 3.0  # hidden damage over mean visible damage, at least, of an attack that spares the visible tasks
 TIMES_NOISE = 3.0
-INTERVAL = 1.96  # standard errors on either side: 95 %
+INTERVAL = NORMAL  # standard errors on either side: 95 %
+NOT_ABOVE = "not above noise"  # what a ratio would be divided by: its interval reaches down to zero
 CLEARLY = 2.0  # standard errors of a difference
 Row = Mapping[str, Any]
 
@@ -55,11 +57,20 @@ def percent(share: float) -> str:
     return "–" if pd.isna(share) else f"{plain(100 * share)} %"
 
 
-def between(value: float, error: float) -> str:
-    """The 95 % interval: "10.1 to 14.5"; "" where there is none."""
+def share(value: float, divisor: float, words: Callable[[float], str] = percent) -> str:
+    """A ratio in words; an en dash without a divisor, NOT_ABOVE where the divisor is not clearly above zero."""
+    return NOT_ABOVE if pd.isna(value) and not pd.isna(divisor) else words(value)
+
+
+def between(value: float, error: float, kind: str = "classes") -> str:
+    """The 95 % interval of a damage: "10.1 to 14.5"; "" where there is none.
+
+    It ends at -100 and, of points of accuracy (kind classes), at 100: no damage lies beyond.
+    """
     if pd.isna(value) or pd.isna(error):
         return ""
-    return f"{plain(value - INTERVAL * error)} to {plain(value + INTERVAL * error)}"
+    low, high = value - INTERVAL * error, value + INTERVAL * error
+    return f"{plain(max(low, -100.0))} to {plain(min(high, 100.0) if kind == 'classes' else high)}"
 
 
 def words_of(row: Row) -> str:
@@ -136,7 +147,8 @@ def _choice(rows: pd.DataFrame, chosen: Row, unit: str) -> str:
     """Which variant the sentences are about, why, and its damage."""
     value, error = chosen["hidden_damage"], chosen["hidden_damage_error"]
     unsure = ", which does not exclude 0" if abs(value) <= INTERVAL * error else ""
-    interval = f" (95 % interval {between(value, error)}{unsure})" if between(value, error) else ""
+    ends = between(value, error, chosen["kind"])
+    interval = f" (95 % interval {ends}{unsure})" if ends else ""
     numbers = (
         f"{words_of(chosen)}: hidden damage {_amount(value, unit)}{interval}, mean visible damage "
         f"{_amount(chosen['visible_damage'], unit)}, worst visible task {_amount(chosen['visible_worst'], unit)}."
@@ -178,10 +190,13 @@ def _noise(part: pd.DataFrame, chosen: Row, unit: str) -> str:
     if pd.isna(chosen["noise_damage"]):
         return "There is no noise of the same size to compare it with."
     noise = beside(part, chosen, "noise")
-    words = "" if noise is None else between(noise["hidden_damage"], noise["hidden_damage_error"])
+    words = "" if noise is None else between(noise["hidden_damage"], noise["hidden_damage_error"], noise["kind"])
     costs = f"{_amount(chosen['noise_damage'], unit)}{f', 95 % interval {words}' if words else ''}"
     if pd.isna(chosen["over_noise"]):
-        return f"Noise of the same size costs the hidden task nothing ({costs}), so there is no ratio to it."
+        return (
+            f"Noise of the same size costs the hidden task nothing that is clearly above zero ({costs}): {NOT_ABOVE}, "
+            "so there is no ratio to it."
+        )
     beaten = beats_noise(chosen["hidden_damage"], chosen["noise_damage"])
     return (
         f"It costs the hidden task {number(chosen['over_noise'])} times what noise of the same size does ({costs}): "
@@ -194,7 +209,10 @@ def _oracle(chosen: Row, unit: str) -> str:
     if pd.isna(oracle):
         return "There is no oracle at the same stealth to compare it with."
     if pd.isna(chosen["oracle_share"]):
-        return f"The oracle at the same stealth costs the hidden task nothing either ({_amount(oracle, unit)})."
+        return (
+            "The oracle at the same stealth costs the hidden task nothing that is clearly above zero either "
+            f"({_amount(oracle, unit)})."
+        )
     return (
         f"It reaches {percent(chosen['oracle_share'])} of the damage of the oracle, which sees the hidden task, at the "
         f"same stealth ({_amount(oracle, unit)})."
@@ -278,7 +296,7 @@ def _turn_by_turn(turns: Sequence[Turn]) -> str:
     shares = [
         turn.harms["cf"].hidden / turn.harms["oracle"].hidden
         for turn in known
-        if "oracle" in turn.harms and turn.harms["oracle"].hidden > 0
+        if "oracle" in turn.harms and above_zero(Estimate(turn.harms["oracle"].hidden, turn.harms["oracle"].error, 1))
     ]
     if shares:
         spread = percent(shares[0]) if len(shares) == 1 else f"{percent(min(shares))} to {percent(max(shares))}"
