@@ -122,7 +122,7 @@ def test_the_page_shows_it_all(found: dict[str, object]) -> None:
 
 def test_a_study_without_generators_shows_nothing(tables: dict[str, pd.DataFrame]) -> None:
     for nothing in ({}, {name: table.iloc[:0] for name, table in tables.items()}):
-        assert generated_blocks.context(nothing) == {"mta": [], "universal": [], "reach": ""}
+        assert generated_blocks.context(nothing) == {"mta": [], "universal": [], "not_learned": "", "reach": ""}
         assert template(generated_blocks.context(nothing)).strip() == ""
 
 

@@ -28,6 +28,7 @@ Source: Guo et al. (2020), "Multi-Task Adversarial Attack", arXiv 2011.09824, se
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ from headstrong.generated_bench import Bench, Leaf, Leaves
 from headstrong.generated_files import export_perturbations
 from headstrong.generator_training import load_generators, make_perturbations
 from headstrong.jobs import GeneratedJob, GeneratorJob, to_dict
+from headstrong.learned import NO_GENERATOR, NOT_LEARNED, clearly_more, learned, majority_right
 from headstrong.models.generators import Generators, count_parameters
 from headstrong.progress import BatchProgress
 from headstrong.provenance import atomic_path, settings_json
@@ -52,6 +54,7 @@ from headstrong.runtime import reproducible
 from headstrong.victims import open_victims
 
 FORMAT = "headstrong-generated-2"
+log = logging.getLogger(__name__)
 
 
 def evaluate_family(
@@ -111,17 +114,20 @@ def _measure_all(bench: Bench, file: h5py.File, generators: Mapping[str, Path], 
     job = bench.job
     perturbations.mkdir(parents=True, exist_ok=True)
     balls = list(dict.fromkeys((one.norm, one.epsilon) for one in job.generators))
+    noises: dict[tuple[str, float], Leaves] = {}
     total = bench.rounds * (1 + len(balls) + len(job.generators))
     with BatchProgress(job.family, total) as progress:
         clean = bench.measure(None, "clean images", progress.advance)
         _store_leaves(file, "clean", clean)
         progress.finished("clean", partial(_said, job, clean, clean))
+        _warn_of_victims(job, file, clean)
         _store_by_task(file, "examples/clean", bench.clean_examples())
         for norm, epsilon in balls:
             name = f"{norm}-{radius.in_name(epsilon)}"
             found = bench.measure(bench.noise(norm, epsilon), f"noise {name}", progress.advance)
             _store_leaves(file, f"noise/{name}", found)
             file[f"noise/{name}"].attrs.update({"norm": norm, "epsilon": epsilon})
+            noises[norm, epsilon] = found
             progress.finished(f"noise {name}", partial(_said, job, clean, found))
         for one in job.generators:
             networks = _load(one, generators[one.id], bench, bench.device)
@@ -135,6 +141,23 @@ def _measure_all(bench: Bench, file: h5py.File, generators: Mapping[str, Path], 
             _describe(file[f"generated/{one.id}"], one, count_parameters(networks))
             _store_by_task(file, f"examples/{one.id}", bench.examples(change))
             progress.finished(one.id, partial(_said, job, clean, found))
+            _warn_of_generator(job, one, found, noises[one.norm, one.epsilon])
+
+
+def _warn_of_victims(job: GeneratedJob, file: h5py.File, clean: Leaves) -> None:
+    for (name, task), leaf in clean.items():
+        if "prediction" in leaf:
+            truth = file[f"labels/{task}"][:].astype(np.int64)
+            if not learned(leaf["prediction"] == truth, majority_right(truth)):
+                log.warning("family %s, victims %s: classifier of %s: %s", job.family, name, task, NOT_LEARNED)
+
+
+def _warn_of_generator(job: GeneratedJob, one: GeneratorJob, found: Leaves, noise: Leaves) -> None:
+    """Of untargeted ones; whether targeted ones reach their class is in generated.csv."""
+    for task in job.tasks if one.goal == "untargeted" else ():
+        place = (job.victims, task)
+        if not clearly_more(found[place]["loss"], noise[place]["loss"]):
+            log.warning("family %s, generator %s, task %s: %s", job.family, one.id, task, NO_GENERATOR)
 
 
 def _load(job: GeneratorJob, path: Path, bench: Bench, device: str) -> Generators:

@@ -44,7 +44,7 @@ from headstrong.hidden_attackers import Attacker, check_attack, open_attacker
 from headstrong.hidden_measures import errors, folded
 from headstrong.hidden_views import ClassView, View, open_view
 from headstrong.jobs import HiddenAttackJob, HiddenJob, to_dict
-from headstrong.learned import NOT_LEARNED, learned
+from headstrong.learned import NOT_FORGOTTEN, NOT_LEARNED, clearly_more, learned
 from headstrong.progress import BatchProgress
 from headstrong.provenance import atomic_path, file_digest, settings_json
 from headstrong.runtime import reproducible
@@ -119,8 +119,12 @@ def _measure_all(bench: _Bench, file: h5py.File) -> None:
                 if not learned(1 - clean.errors[:, column], 1 - wrong):
                     log.warning("family %s, %s hidden: task %s: %s", job.family, job.hidden, task, NOT_LEARNED)
         for access in job.accesses:
-            for place, values in bench.forgetting(access, progress).items():
+            copies = bench.forgetting(access, progress)
+            for place, values in copies.items():
                 _store(file, f"forgetting/{access}/{place}", values)
+            last = max(int(place.partition("/")[0]) for place in copies)
+            if not clearly_more(copies[f"{last}/{job.hidden}/error"], copies[f"0/{job.hidden}/error"]):
+                log.warning("family %s, %s hidden, access %s: %s", job.family, job.hidden, access, NOT_FORGOTTEN)
         group = file.create_group("attacks")
         for attack in job.attacks:
             found = bench.attacked(attack, progress)

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from headstrong.data.batches import Batch, Batches
 from headstrong.data.picture_batches import PictureBatch, PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, MissingDataError
+from headstrong.learned import majority_right
 from headstrong.losses import per_sample_losses
 from headstrong.models.partial import Network, load_partial
 
@@ -114,7 +115,7 @@ class ClassView(View):
         wrong = {}
         for label in self._pictures.classes:
             truth = self._pictures.truth(label)
-            wrong[label] = truth != np.bincount(truth).argmax()
+            wrong[label] = ~majority_right(truth)
         return {
             task: np.mean([wrong[name] for name in names], axis=0).astype(np.float32)
             for task, names in self.outputs_of.items()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -33,6 +34,7 @@ from headstrong.data.hdf5_files import FILE_FORMAT
 from headstrong.data.picture_batches import PictureBatches
 from headstrong.errors import BrokenFileError, ConfigError, DivergedError
 from headstrong.jobs import ImportanceJob, to_dict
+from headstrong.learned import NOT_LEARNED, learned, majority_right
 from headstrong.models.classifier import Classifier, load_classifier, load_classifier_metadata
 from headstrong.progress import BatchProgress
 from headstrong.provenance import atomic_path, code_digest
@@ -40,6 +42,7 @@ from headstrong.runtime import reproducible
 
 FORMAT = "headstrong-importance-1"
 Arrays = dict[str, NDArray[Any]]
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -78,6 +81,9 @@ def evaluate(
             accuracy = _evaluate_trial(
                 file, trial, weights / trial / "weights.safetensors", splits, chosen, job, device
             )
+            truth = splits["test"].truth(job.label)
+            if not learned(file[f"trials/{trial}/test/predicted"][:] == truth, majority_right(truth)):
+                log.warning("classifier %s: %s", trial, NOT_LEARNED)
             progress.advance()
             progress.finished(trial, partial("test accuracy {:.1f} %".format, accuracy))
         _describe(file, job, chosen, splits["test"].dataset, code or code_digest("headstrong.importance"))

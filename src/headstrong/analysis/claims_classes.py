@@ -84,12 +84,15 @@ def _known_as_learned(rows: pd.DataFrame) -> pd.Series:
 def _forgotten(study: Tables) -> set[tuple[str, str, str]]:
     """(family, hidden task, access) of the copies that have clearly lost accuracy on the hidden task in the end.
 
-    Accuracies before and after are compared as if they were of different images, which makes the standard error too
-    large, not too small.
+    Older tables do not say it. Of these, accuracies before and after are compared as if they were of different images,
+    which makes the standard error too large, not too small.
     """
     rows = study("forgetting")
     rows = rows.loc[rows["role"].eq("hidden") & rows["kind"].eq("classes")]
     last = rows.loc[rows["epoch"].eq(rows.groupby(["family", "hidden", "access"])["epoch"].transform("max"))]
+    if "learned" in last:
+        gone = last.loc[last["learned"].eq("yes")]
+        return set(zip(gone["family"], gone["hidden"], gone["access"], strict=True))
     after, before = last["value"] / 100, (last["value"] + last["damage"]) / 100
     error = 100 * np.sqrt((after * (1 - after) + before * (1 - before)) / last["n"].astype(float))
     gone = last.loc[last["damage"].gt(NORMAL * error) & last["epoch"].gt(0)]

@@ -58,14 +58,14 @@ TEXT = frozenset(
 TEXT_OF = {
     "transfer": frozenset(["measured"]),
     "generator_cost": frozenset(["size"]),
-    "generated": frozenset(["dataset"]),
+    "generated": frozenset(["dataset", "learned"]),
     "mta_tables": frozenset(["dataset"]),
-    "importance": frozenset(["dataset", "loss", "important", "classes", "split"]),
+    "importance": frozenset(["dataset", "loss", "important", "classes", "split", "learned"]),
     "importance_settings": frozenset(["dataset", "loss", "important", "classes", "split"]),
     "camri_table_1": frozenset(["dataset", "rule", "loss", "important", "classes"]),
     "hidden": frozenset(["dataset", "kind", "hidden", "objective", "access", "role", "learned"]),
     "hidden_summary": frozenset(["dataset", "kind", "objective", "access", "not_learned"]),
-    "forgetting": frozenset(["dataset", "kind", "hidden", "access", "role"]),
+    "forgetting": frozenset(["dataset", "kind", "hidden", "access", "role", "learned"]),
     "claims": frozenset(["id", "system", "statement", "published", "measure", "unit", "protocol", "verdict", "reason"]),
 }
 WHOLE = frozenset(

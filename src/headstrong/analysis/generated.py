@@ -28,10 +28,11 @@ import numpy as np
 import pandas as pd
 
 from headstrong.analysis import stats
-from headstrong.analysis.generated_records import CLEAN, Family, Leaf, Situation, read_family
+from headstrong.analysis.generated_records import CLEAN, NOISE, Family, Leaf, Situation, read_family
 from headstrong.analysis.performance import estimate, means, segmentation_measures
 from headstrong.analysis.stats import BOOTSTRAP_DRAWS, Array, Estimate
 from headstrong.confusion import Convention, miou_from_confusion
+from headstrong.learned import clearly_more, learned, majority_right, words
 from headstrong.seeds import derive_seed
 
 COLUMNS = (
@@ -53,6 +54,8 @@ COLUMNS = (
     "generator",
     "gain",
     "gain_standard_error",
+    "majority",
+    "learned",
 )
 UNTARGETED, TARGETED = "untargeted", "targeted"
 REACH = "radius_reached"
@@ -105,6 +108,9 @@ def rows(family: Family, *, seed: int = 0, draws: int = BOOTSTRAP_DRAWS) -> list
     REACH: the largest perturbation, in percent of the radius; never above 100 if the perturbations keep to the ball.
     gain: this number minus that of GAP with the same victim, mode, goal, norm, radius and target, on the same images;
     NaN where GAP was not run so. Where `harm` of the metric is -1, a negative gain is the stronger attack.
+    majority: of rows of accuracy, that of the class that most images have. learned: "no" where a classifier's accuracy
+    is not clearly above it (clean rows), or a generator's perturbations are not clearly stronger than noise of the same
+    size, else "yes"; "" in other rows.
     """
     weights = {
         task: stats.resamples(len(names), draws, derive_seed(seed, "generated", task, len(names)))
@@ -123,6 +129,7 @@ def _rows(
     family: Family, one: Situation, maker: _Measurer, gap: Mapping[tuple[object, ...], _Measurer]
 ) -> Iterator[Row]:
     for task in family.tasks:
+        learned_it = _learned(family, one, task)
         rival = gap.get(_key(one))
         against = {} if rival is None or rival is maker else rival.measures(task)
         for (metric, target), measure in maker.measures(task).items():
@@ -147,7 +154,26 @@ def _rows(
                 "generator": one.generator,
                 "gain": math.nan if gain is None else gain.value,
                 "gain_standard_error": math.nan if gain is None else gain.error,
+                "majority": 100 * float(majority_right(family.labels[task]).mean())
+                if metric == "accuracy"
+                else math.nan,
+                "learned": learned_it,
             }
+
+
+def _learned(family: Family, one: Situation, task: str) -> str:
+    """Whether the victim, or the generator, of a situation learned its task; "" for what does not learn."""
+    leaf = one.tasks[task]
+    if one.method == CLEAN and leaf.prediction is not None:
+        return words(learned(leaf.prediction == family.labels[task], majority_right(family.labels[task])))
+    noises = [other for other in family.of(NOISE, one.victim) if (other.norm, other.epsilon) == (one.norm, one.epsilon)]
+    if not (one.generator and noises):
+        return ""
+    noise = noises[0].tasks[task]
+    if one.goal == TARGETED and leaf.prediction is not None and noise.prediction is not None:
+        target = family.classes[task].index(one.targets[task])
+        return words(clearly_more(leaf.prediction == target, noise.prediction == target))
+    return words(clearly_more(leaf.loss, noise.loss))
 
 
 class _Measurer:

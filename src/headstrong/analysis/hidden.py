@@ -18,6 +18,7 @@ import pandas as pd
 
 from headstrong.analysis import stats
 from headstrong.analysis.hidden_records import Array, Turn, read_families
+from headstrong.learned import words
 
 HIDDEN, VISIBLE = "hidden", "visible"  # the roles of a task
 FAMILY = ("family", "dataset", "kind")
@@ -37,7 +38,10 @@ COLUMNS = (
     "majority",
     "learned",
 )
-FORGETTING_COLUMNS = (*FAMILY, "hidden", "access", "epoch", "task", "role", "value", "damage", "distance", "n")
+FORGETTING_COLUMNS = (
+    *FAMILY,
+    *("hidden", "access", "epoch", "task", "role", "value", "damage", "distance", "n", "damage_error", "learned"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Change:
     error: float
     n: int
     influence: Array
+
+    @property
+    def estimate(self) -> stats.Estimate:
+        """The damage with its standard error."""
+        return stats.Estimate(self.damage, self.error, self.n)
 
 
 def change(kind: str, before: Array, after: Array) -> Change:
@@ -108,7 +117,9 @@ def build_forgetting(paths: Sequence[Path]) -> pd.DataFrame:
     Columns FORGETTING_COLUMNS; ordered as `build_table`, epochs ascending. value: of the task on clean images under the
     true heads, accuracy in percent or mean error; damage: its `change` since epoch 0, the original backbone. distance:
     mean over all images of the relative distance of the copy's features from the original ones. n: images that count
-    for value and damage. Raises as `build_table`.
+    for value and damage. damage_error: the standard error over images. learned: of the hidden task after an epoch,
+    "yes" where its damage is clearly above zero, else "no": the copy has not forgotten it. "" in other rows. Raises as
+    `build_table`.
     """
     rows = [row for turn in _turns(paths) for row in _forgetting_rows(turn)]
     return pd.DataFrame(rows, columns=list(FORGETTING_COLUMNS)).astype({"epoch": "Int64", "n": "Int64"})
@@ -156,4 +167,6 @@ def _forgetting_rows(turn: Turn) -> Iterator[dict[str, object]]:
                     "damage": found.damage,
                     "distance": float(copy.distance.mean()),
                     "n": found.n,
+                    "damage_error": found.error,
+                    "learned": words(stats.above_zero(found.estimate)) if epoch and task == turn.hidden else "",
                 }

@@ -21,6 +21,7 @@ import pandas as pd
 
 from headstrong.analysis.importance_records import LOSSES, NEUTRAL, Array, Classifier, Study, Whole, read_study
 from headstrong.errors import BrokenFileError
+from headstrong.learned import learned, majority_right, words
 
 KEYS = ("family", "dataset", "loss", "important", "classes", "margin", "scale", "weight")
 COLUMNS = (
@@ -35,6 +36,8 @@ COLUMNS = (
     "angle_variance_others",
     "pictures_important",
     "pictures",
+    "majority",
+    "learned",
 )
 ANGLE_COLUMNS = ("family", "loss", "important", "margin", "scale", "weight", "trial", "class", "truth", "angle")
 TRIAL_COLUMNS = ("id", "loss", "important", "margin", "scale", "weight", "trial")
@@ -70,7 +73,8 @@ def build_table(paths: Sequence[Path]) -> pd.DataFrame:
 
     recall: of all pictures of the important classes together. angle_mean, angle_variance (ddof 1): within a class, then
     averaged over the important classes, _others over the rest; a class without pictures, for the variance with fewer
-    than two, does not count. What has no picture to measure is NaN.
+    than two, does not count. What has no picture to measure is NaN. majority: accuracy of the class that most pictures
+    have; learned: "no" where the accuracy is not clearly above it (`headstrong.learned`), else "yes".
     Raises MissingDataError or BrokenFileError, naming the file, as `importance_records.read_study` does; also where two
     files hold one family.
     """
@@ -183,7 +187,7 @@ def _rows(study: Study) -> Iterator[dict[str, object]]:
                 }
 
 
-def measures(truth: Whole, predicted: Whole, angle: Array, important: np.ndarray) -> Mapping[str, float]:
+def measures(truth: Whole, predicted: Whole, angle: Array, important: np.ndarray) -> Mapping[str, float | str]:
     """The measured columns of one classifier on the N pictures of a split.
 
     truth, predicted: class numbers (N,). angle: degrees (N,). important: bool (C,), which classes are.
@@ -204,6 +208,8 @@ def measures(truth: Whole, predicted: Whole, angle: Array, important: np.ndarray
         "angle_variance_others": _mean(variance[~important]),
         "pictures_important": int(favoured.sum()),
         "pictures": truth.size,
+        "majority": 100 * _mean(majority_right(truth)) if truth.size else math.nan,
+        "learned": words(learned(right, majority_right(truth))) if truth.size else "",
     }
 
 

@@ -43,8 +43,28 @@ def context(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return {
         "mta": [] if shaped is None or shaped.empty else paper_tables(shaped),
         "universal": [] if generated is None or generated.empty else universal(generated),
+        "not_learned": "" if generated is None else not_learned(generated),
         "reach": "" if generated is None or generated.empty else reach(generated),
     }
+
+
+def not_learned(generated: pd.DataFrame) -> str:
+    """Which victims and generators did not learn; "" where all did, or the table is older than the question."""
+    if "learned" not in generated:
+        return ""
+    rows = generated.loc[generated["learned"].eq("no")]
+    victims = rows.loc[rows["generator"].eq(""), ["victim", "task"]].drop_duplicates()
+    generators = rows.loc[rows["generator"].ne(""), ["generator", "task"]].drop_duplicates()
+    says = []
+    if len(victims):
+        names = ", ".join(f"{task} of {name}" for name, task in victims.to_numpy())
+        says.append(
+            f"Not learned: classifiers whose accuracy is not clearly above that of the majority class ({names})."
+        )
+    if len(generators):
+        names = ", ".join(f"{name} on {task}" for name, task in generators.to_numpy())
+        says.append(f"Not learned: generators that are not clearly stronger than noise of the same size ({names}).")
+    return " ".join(says)
 
 
 def paper_tables(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -80,11 +80,22 @@ def _part(of_norm: pd.DataFrame, hidden: pd.DataFrame, kind: str) -> dict[str, A
         "steps": _steps(part),
         "tasks": int(part["turns"].max()),
         "lines": _lines(part, chosen),
-        "says": verdicts(part, turns, UNITS[kind]),
+        "says": [*_not_learned(part), *verdicts(part, turns, UNITS[kind])],
         "chosen": "" if chosen is None else words_of(chosen),
         "radii": [] if chosen is None else _radii(of_norm, chosen),
         "turns": _turn_table(turns, kind),
     }
+
+
+def _not_learned(part: pd.DataFrame) -> list[str]:
+    """The tasks that the network did not learn; older tables do not say."""
+    names = str(part["not_learned"].iloc[0]) if "not_learned" in part else ""
+    if not names:
+        return []
+    return [
+        f"Not learned: {', '.join(names.split())}. The accuracy is not clearly above that of the majority class, so "
+        "these tasks take no turn and do not count as visible and undamaged."
+    ]
 
 
 def _threat(row: Row) -> str:
@@ -244,8 +255,10 @@ def _forgetting_says(ends: pd.DataFrame, access: str, kind: str) -> str:
         else "the error of the hidden task has risen by {} % of what it was, that of the visible tasks by {} %"
     )
     more = int(own.gt(others).sum())
+    kept = ends.loc[ends["learned"].eq("no"), "hidden"].unique() if "learned" in ends else []
+    unlearned = f" Not learned: the copy has not clearly forgotten {', '.join(kept)}." if len(kept) else ""
     return (
         f"{place} {epochs}: {lost_words.format(*numbers)} (means over {len(lost)} hidden "
         f"{'task' if len(lost) == 1 else 'tasks'}). The copy has lost more of the hidden task than of the visible ones "
-        f"for {more} of {len(lost)}."
+        f"for {more} of {len(lost)}.{unlearned}"
     )

@@ -43,7 +43,10 @@ def _family(name: str, part: pd.DataFrame, trials: pd.DataFrame | None) -> dict[
     """One family: its tables by rule, the differences to the cross entropy, sentences and notes."""
     rule = rule_of(part, name)
     main = part.loc[part["rule"].eq(rule)]
-    sentences = (_raises(main), _best(main), _keeps(main), _margin_alone(name, trials), _narrows(main, trials))
+    sentences = (
+        _not_learned(name, trials), _raises(main), _best(main), _keeps(main), _margin_alone(name, trials),
+        _narrows(main, trials),
+    )  # fmt: skip
     return {
         "family": name,
         "dataset": str(part["dataset"].iloc[0]),
@@ -55,6 +58,21 @@ def _family(name: str, part: pd.DataFrame, trials: pd.DataFrame | None) -> dict[
         "notes": _notes(part),
         "compared": bool(part["published_recall"].notna().any()),
     }
+
+
+def _not_learned(name: str, trials: pd.DataFrame | None) -> str:
+    """How many classifiers are not clearly better than the majority class; "" where all are, or nobody knows."""
+    if trials is None or "learned" not in trials:
+        return ""
+    rows = trials.loc[trials["family"].eq(name) & trials["split"].eq("test")]
+    rows = rows.drop_duplicates(["loss", "important", "margin", "scale", "weight", "trial"])
+    failed = rows.loc[rows["learned"].eq("no")]
+    if failed.empty:
+        return ""
+    return (
+        f"Not learned: {len(failed)} of {len(rows)} classifiers, whose accuracy is not clearly above that of the "
+        f"majority class ({rows['majority'].iloc[0]:.1f} %). Their numbers say nothing about a loss."
+    )
 
 
 def _table(part: pd.DataFrame, rule: str) -> dict[str, Any]:
