@@ -161,7 +161,7 @@ class _Trainer:
             self.generators.load_state_dict(state)  # the look has moved running averages
 
     def step(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser; the fooling losses (M,) before it, and bool (M,) which tasks any image of the batch has."""
+        """One step of the optimiser; the fooling losses (M,) before it, and bool (M,) which tasks any image has."""
         losses, known = self._losses(epoch, number)
         self.optimizer.zero_grad(set_to_none=True)
         self.weights(losses, known).backward()
