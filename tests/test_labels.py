@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from benchmarks.label_accuracy import away_from_edges
@@ -207,6 +208,17 @@ def test_2d_keypoints_of_known_pictures():
     # Boxes whose size is no multiple of 3 do not balance on white: those of 32 pixels leave most of it.
     white = renderings.keypoints_2d(np.full((3, 512, 512), 255, np.uint8))
     assert white[256, 256] == pytest.approx((2 * 19 / 32**2) ** 2)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 61)])
+def test_a_picture_is_enlarged_as_pillow_does_it(size):
+    rgb = np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8)
+    grey = Image.fromarray(np.ascontiguousarray(np.moveaxis(rgb, 0, -1))).convert("L")
+    np.testing.assert_array_equal(renderings.luminance(rgb), np.asarray(grey))
+    light = renderings.luminance(rgb) / np.float32(255)
+    theirs = np.asarray(Image.fromarray(light).resize((200, 300), Image.Resampling.BICUBIC))
+    ours = renderings.enlarged(renderings.enlarged(light, 300).T, 200).T
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_labels_of_a_picture_are_those_of_a_larger_one():
