@@ -33,6 +33,8 @@ def refuse(path: Path | str, fault: str | None) -> None:
 def colour_fault(values: NDArray[Any]) -> str | None:
     """What is wrong with an image of real numbers: colours lie in 0..1."""
     low, high = float(values.min()), float(values.max())
+    if np.isnan(low):
+        return "values that are not numbers, expected 0 to 1"
     if low >= -1e-3 and high <= 1 + 1e-3:
         return None
     guess = "normalised by mean and deviation?" if low < 0 else "divide by 255?"
