@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import training_runs
 from attack_problems import ids, make_attack, network_losses, random_images
@@ -176,6 +177,17 @@ def test_training_goes_down_the_mean_of_the_labelled_part(partial_data: Path) ->
     attacked = adversarial_batch(job, attack, training.model_for(job, len(CLASSES)), batches.get(range(4)), None, 0)
     assert torch.equal(attacked.images[:2], batches.get([0, 1]).images)
     assert attacked.labelled("sd").tolist() == [[False, False]] * 2 + [[True, True]] * 2
+
+
+def test_an_image_without_any_label_of_the_model_is_not_trained_on(tmp_path: Path) -> None:
+    job = training_runs.job_with(tasks="d", weights=(1.0,), batch_size=2, epochs=2, output_start="mean")
+    datasets = {
+        "mixed": write_data(tmp_path / "mixed.h5", 6, 0, {4: "dD", 5: "dD"}),
+        "labelled": write_data(tmp_path / "labelled.h5", 4, 0),
+    }
+    found = [load_file(training_runs.run(tmp_path / name, job, data)) for name, data in datasets.items()]
+    for ours, theirs in zip(*(tensors.values() for tensors in found), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_batch_without_a_label_counts_in_no_mean_of_the_history(partial_data: Path, tmp_path: Path) -> None:

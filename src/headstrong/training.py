@@ -98,10 +98,11 @@ def _train(
     if job.output_start == "mean":
         model.start_from(_target_means(job, data))
     model = use_channels_last(model.to(device)).train()
-    check_batch_norm(job, model, batches)
     optimizer = optimizer_for(job, model)
     class_weights = class_weights_for(job, data, device)
-    steps = max(1, batches.count // job.batch_size)  # the last, incomplete batch is dropped, as released
+    rows = batches.with_labels()  # others would move nothing but the statistics of batch norm
+    check_batch_norm(job, model, batches.size, len(rows))
+    steps = max(1, len(rows) // job.batch_size)  # the last, incomplete batch is dropped, as released
     code = code or training_code(job.adversarial is not None)
     digest = configuration_digest(
         job=to_dict(job),
@@ -112,11 +113,11 @@ def _train(
         torch=torch.__version__,
     )
     kept = {epoch: work / f"epoch-{epoch}.safetensors" for epoch in snapshots}
-    orders = EpochOrders(job, batches.count)
+    orders = EpochOrders(job, len(rows))
 
     def step(epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        rows = orders.of(epoch)[number * job.batch_size :][: job.batch_size]
-        return _iteration(job, model, optimizer, batches.get(rows), class_weights, epoch)
+        places = orders.of(epoch)[number * job.batch_size :][: job.batch_size]
+        return _iteration(job, model, optimizer, batches.get(rows[places]), class_weights, epoch)
 
     def finish(table: str) -> None:
         check_weights(job, model, job.epochs)
@@ -129,7 +130,7 @@ def _train(
         f"model {job.id}",
         job.epochs,
         steps,
-        min(job.batch_size, batches.count),
+        min(job.batch_size, len(rows)),
         tuple(loss_columns(job)),
         functools.partial(rate_at, job),
     )

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import torch
 
 from headstrong.adversarial import check_adversarial
-from headstrong.data.batches import Batches
 from headstrong.data.curvature import CURVATURES
 from headstrong.data.depth import DEPTHS
 from headstrong.errors import ConfigError, DivergedError
@@ -43,12 +42,15 @@ def check_job(job: TrainingJob, snapshots: Iterable[int]) -> None:
         raise ConfigError(f"model {job.id}: clean_steps is off and it has no attack to train on; set one of them")
 
 
-def check_batch_norm(job: TrainingJob, model: MultiTaskModel, batches: Batches) -> None:
-    """ConfigError where the encoder's last maps hold one number per channel and batch."""
-    height, width = (size // model.stride for size in batches.size)
-    if min(job.batch_size, batches.count) * height * width == 1:
+def check_batch_norm(job: TrainingJob, model: MultiTaskModel, size: tuple[int, int], count: int) -> None:
+    """ConfigError where the encoder's last maps hold one number per channel and batch.
+
+    size: (H, W) of the images; count: how many there are to train on.
+    """
+    height, width = (side // model.stride for side in size)
+    if min(job.batch_size, count) * height * width == 1:
         raise ConfigError(
-            f"model {job.id}: one image of {batches.size[0]}x{batches.size[1]} per batch leaves batch norm nothing to "
+            f"model {job.id}: one image of {size[0]}x{size[1]} per batch leaves batch norm nothing to "
             f"average; raise batch_size, or use larger images"
         )
 

@@ -129,6 +129,13 @@ class Batches:
         self.classes = self.classes if "s" in self.tasks else []
         del self._file
 
+    def with_labels(self) -> Tensor:
+        """The samples that have a label for at least one task, long (n,), in order."""
+        none = torch.ones(self.count, dtype=torch.bool)
+        for letter in self.tasks:
+            none &= self._absent[letter].cpu() if letter in self._absent else False
+        return torch.nonzero(~none).flatten()
+
     def get(self, indices: Tensor | Sequence[int]) -> Batch:
         """The batch of these samples, in this order; one may come more than once. IndexError outside 0..count-1."""
         rows = torch.as_tensor(indices, dtype=torch.long, device="cpu")
