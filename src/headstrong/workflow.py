@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -26,6 +27,21 @@ def prepare_jobs() -> None:
     """
     _put_first("PATH", str(Path(sys.executable).parent))
     _put_first("PYTHONPATH", str(PACKAGE.parent))
+    _find_cache()
+
+
+def _find_cache() -> None:
+    """Where this user's caches cannot be written, let them be in the folder of Snakemake.
+
+    The Snakemake that SLURM's plugin starts on a node makes its cache there whatever `shared-fs-usage` says, and nodes
+    may have no home.
+    """
+    place = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    with contextlib.suppress(OSError):
+        place.mkdir(parents=True, exist_ok=True)
+        if os.access(place, os.W_OK | os.X_OK):
+            return
+    os.environ["XDG_CACHE_HOME"] = str(Path(".snakemake", "cache").resolve())
 
 
 def _put_first(variable: str, folder: str) -> None:

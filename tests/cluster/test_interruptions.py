@@ -54,14 +54,16 @@ kill -KILL $!
 
 @pytest.mark.parametrize("submits", [False, True])
 def test_a_snakemake_that_is_started_again_in_its_allocation_leaves_it_alone(slurm, undisturbed, tmp_path, submits):
+    """Nor does it, or a node, need a home."""
     folder = cluster_runs.prepared(tmp_path / "checkout", undisturbed)
     local = [*checkout.command(study="training"), "--", WEIGHTS]
     command = shlex.join(cluster_runs.command(WEIGHTS, study="training") if submits else local)
     (folder / "session.sh").write_text(SESSION.format(command=command, log=cluster_runs.LOG))
     study = Study(slurm, folder, WEIGHTS)
+    environment = {**checkout.environment(), **slurm.environment, "HOME": "/proc/nowhere"}
     subprocess.run(
         ["sbatch", "--wait", "--mem=4000", f"--chdir={folder}", f"--output={study.said}", "session.sh"], cwd=folder,
-        env={**checkout.environment(), **slurm.environment}, capture_output=True, timeout=cluster_runs.PATIENCE,
+        env=environment, capture_output=True, timeout=cluster_runs.PATIENCE,
     )  # fmt: skip
     assert study.states() == ["COMPLETED", *(["CANCELLED", "COMPLETED"] if submits else [])], study.words()
     assert study.resumed_after() >= 4
