@@ -36,6 +36,7 @@ hidden: null
 # The jobs that Snakemake starts for the one model of that study, by the programs that it calls.
 JOBS = """
 import json, runpy, sys
+from pathlib import Path
 from headstrong.configfiles import load, study_files
 from headstrong.jobs import to_dict
 from headstrong.study import Plan
@@ -51,12 +52,16 @@ def call(script, **options):
     except SystemExit as ended:
         assert not ended.code, script
 
+def write(name, content):
+    Path(name).write_text(json.dumps(content))
+    return name
+
 for split in ("train", "test"):
-    call("build_data", settings=json.dumps(plan.data_settings(split)), output=f"{split}.h5")
-call("train_model", job=json.dumps(to_dict(plan.training_job(model.run))), data="train.h5",
+    call("build_data", settings=write(f"{split}-settings.json", plan.data_settings(split)), output=f"{split}.h5")
+call("train_model", job=write("training-job.json", to_dict(plan.training_job(model.run))), data="train.h5",
      weights="weights.safetensors", history="history.csv", work="work", threads="1")
-call("evaluate_model", job=json.dumps(to_dict(plan.evaluation_job(model.id))), weights="weights.safetensors",
-     data="test.h5", output="evaluation.h5", threads="1")
+call("evaluate_model", job=write("evaluation-job.json", to_dict(plan.evaluation_job(model.id))),
+     weights="weights.safetensors", data="test.h5", output="evaluation.h5", threads="1")
 """
 
 
