@@ -38,7 +38,7 @@ test-cluster: $(VENV)/.ready-to-test
 bench: $(BENCH_VENV)/.ready
 	PYTHONPATH=src $(BENCH_VENV)/bin/python -m benchmarks.bench --output results/bench.json $(BENCH)
 
-# Needs torch, torchvision, numpy, h5py and pandas, nothing of ours installed. Ends in ten minutes; the next call goes on.
+# Needs torch, torchvision, numpy, h5py, pandas and scipy, nothing of ours installed. Ends in ten minutes; the next call goes on.
 bench-gpu:
 	PYTHONPATH=src $(PYTHON) -m benchmarks.bench_gpu --output results/bench_gpu.json $(BENCH)
 docs: $(DOCS_VENV)/.ready

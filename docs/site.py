@@ -18,7 +18,10 @@ FLOORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "commands": (
         "Commands and provenance",
         "What a person types, and where results come from.",
-        ("cli", "workflow", "doctor", "why", "crate", "kinds", "run_times", "lineage", "stages", "warm_server", "warm"),
+        (
+            "cli", "workflow", "failures", "doctor", "why", "crate", "kinds", "run_times", "lineage", "stages",
+            "warm_server", "warm",
+        ),
     ),
     "report": ("Report", "The page that people look at. It reads tables, never tensors.", ("report",)),
     "figures": ("Figures", "One module per figure. Figures read tables, never tensors.", ("figures",)),
@@ -61,8 +64,8 @@ FLOORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Ground floor",
         "Digests, seeds, devices, locks and errors, which everything stands on.",
         (
-            "provenance", "seeds", "picturelabels", "devices", "runtime", "gpulocks", "gpus", "machine", "program",
-            "progress", "locks", "vouching", "refusals", "errors",
+            "provenance", "seeds", "picturelabels", "learned", "jobfiles", "devices", "runtime", "gpulocks", "gpus",
+            "machine", "program", "progress", "locks", "vouching", "refusals", "errors",
         ),
     ),
 }  # fmt: skip

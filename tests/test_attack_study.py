@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 import checkout
+import nyuv2_folders
 from headstrong.analysis.records import read_evaluation
 
 STUDY = checkout.only(
@@ -107,7 +108,10 @@ def test_the_report_shows_them(results):
 
 
 @pytest.mark.parametrize(("study", "models"), [("dgba_taskonomy", 9), ("dgba", 9), ("attacks", 46), ("switches", 20)])
-def test_the_studies_of_attacks_can_be_planned(tmp_path, study, models):
+def test_the_studies_of_attacks_can_be_planned(tmp_path, monkeypatch, study, models):
+    nyuv2_folders.write_folders(tmp_path / "real" / "nyuv2")
+    (tmp_path / "real" / "taskonomy").mkdir()
+    monkeypatch.setenv("HEADSTRONG_REAL_DATA", str(tmp_path / "real"))
     folder = checkout.make(tmp_path / "headstrong")
     jobs = checkout.dry_run(folder, study=study)
     assert len(jobs["evaluate_model"]) == models

@@ -13,12 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
 import torch
-from scipy import ndimage
 
 from benchmarks import bench_gpu, gpu_jobs, gpu_ledger
 from benchmarks.bench_gpu import Child, Piece
@@ -30,7 +28,6 @@ from benchmarks.gpu_study import MeasuredRun, as_record, from_record, study_rows
 from benchmarks.rows import absent, make_row
 from benchmarks.standins import safetensors as standin
 from benchmarks.standins.safetensors import torch as written
-from benchmarks.standins.scipy import ndimage as filters
 from headstrong.errors import BrokenFileError, ConfigError
 from headstrong.provenance import ROOT
 
@@ -39,7 +36,7 @@ LACKING = """
 import sys
 from importlib.machinery import PathFinder
 
-NAMES = {"pydantic", "pulp", "snakemake", "filelock", "yaml", "jinja2", "tqdm", "rocrate", "safetensors", "scipy",
+NAMES = {"pydantic", "pulp", "snakemake", "filelock", "yaml", "jinja2", "tqdm", "rocrate", "safetensors",
     "matplotlib", "markdown", "requests", "PIL", "torchattacks"}
 
 class Lacking:
@@ -276,7 +273,7 @@ def test_the_search_for_a_batch_ends_where_there_is_no_room() -> None:
         tried.append(batch)
         if batch > 2:
             raise torch.cuda.OutOfMemoryError("no room")
-        return lambda: time.sleep(0.002)
+        return lambda: time.sleep(0.02 / batch)  # four times the images per second: no load hides that
 
     assert fastest_batch(make, [1, 2, 4, 8], "cpu", 1) == 2
     assert tried == [1, 2, 4]
@@ -344,21 +341,7 @@ def test_the_stand_in_reads_the_files_of_the_library(tensors: dict[str, torch.Te
             library.safe_open(path, framework="pt")
 
 
-def test_filters_are_scipys() -> None:
-    image = np.random.default_rng(0).random((24, 20))
-    for order in (0, (0, 2), (2, 0), (1, 1)):
-        for size in ({"sigma": 1.0}, {"sigma": 2.0}, {"sigma": 1.2, "truncate": 3.0}):
-            ways = (one.gaussian_filter(image, order=order, mode="nearest", **size) for one in (filters, ndimage))
-            np.testing.assert_allclose(*ways, atol=1e-12)
-    for axis in (0, 1):
-        np.testing.assert_allclose(
-            *(one.sobel(image, axis=axis, mode="nearest") for one in (filters, ndimage)), atol=1e-12
-        )
-    ways = (one.uniform_filter(image, 5, mode="constant") for one in (filters, ndimage))
-    np.testing.assert_allclose(*ways, atol=1e-12)
-
-
 def test_libraries_are_used_where_they_are() -> None:
-    code = "from benchmarks import standins; standins.install(); import safetensors, scipy; print(scipy.__version__)"
+    code = "from benchmarks import standins; standins.install(); import safetensors; print(safetensors.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() != "0"
+    assert done.stdout.strip() == safetensors.__file__

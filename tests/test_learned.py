@@ -73,7 +73,17 @@ def test_a_generator_that_is_no_stronger_than_noise_is_flagged() -> None:
     situations = [situation("clean", 1), situation("noise", 1.1), situation("gap", 1.1, "weak")]
     situations += [situation("mta", 3, "strong"), situation("clean", 1, prediction=np.zeros(100, int))]
     family = Family(
-        "f", "classes", ("a",), "own", {}, "", {"a": ("x", "y")}, {"a": ("",) * 100}, {"a": truth}, tuple(situations)
+        "f",
+        "classes",
+        ("a",),
+        "own",
+        "objects",
+        {},
+        "",
+        {"a": ("x", "y")},
+        {"a": ("",) * 100},
+        {"a": truth},
+        tuple(situations),
     )
     rows = [row for row in generated.rows(family, draws=2) if row["metric"] == "accuracy"]
     assert [row["learned"] for row in rows] == ["yes", "", "no", "yes", "no"]

@@ -1,3 +1,0 @@
-"""scipy where it is missing: see `ndimage`."""
-
-__version__ = "0"
