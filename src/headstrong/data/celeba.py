@@ -51,7 +51,7 @@ def check_there(root: Path, domains: Sequence[str] = (), labels: Sequence[str] =
 
 
 def image_folder(root: Path) -> Path:
-    """The folder of the images, which may lie in one of the same name; MissingDataError where there is none."""
+    """The folder of the images, which may lie in one of the same name; MissingDataError if it is missing."""
     folder = first_folder(root / "img_align_celeba", root / "Img" / "img_align_celeba")
     if folder is None:
         raise MissingDataError(f"{root / 'img_align_celeba'}: no such folder; unpack img_align_celeba.zip there")

@@ -230,7 +230,7 @@ def _paths(folder: Path, found: Mapping[str, Sequence[str]]) -> list[Path]:
 def tested(train: Sequence[Path], tests: Sequence[Path]) -> dict[Path, str]:
     """Why training pictures must not be used: those with the bytes of a test picture.
 
-    Published data sets have such pictures (GTSRB one in some thousands): as few of them are told in the log and used.
+    Published data sets have such pictures (GTSRB one in some thousands): so few are reported in the log and used.
     """
     found = {path: same_picture(twin) for path, twin in twins(train, tests).items()}
     if not tolerable(len(found), len(train)):

@@ -165,7 +165,7 @@ def permuted(items: Sequence[str], *parts: object) -> list[str]:
 def _image_or_reason(
     folder: Path, place: Path, size: tuple[int, int], skip: bool, asked: tuple[str, str]
 ) -> NDArray[np.uint8] | str:
-    """The image of a name, or why there is none where bad images are skipped. asked: name, and why it is unusable."""
+    """The image of a name, or why it is skipped, where bad images are. asked: name, and why it is unusable."""
     name, unusable = asked
     try:
         if unusable:

@@ -308,7 +308,7 @@ _ARRAY_RULES: dict[str, Callable[[NDArray[Any]], str | None]] = {
 
 
 def _known(look: Callable[..., Hashable], name: str, part: Any) -> Hashable:
-    """What a look sees of a frame; of one that cannot be read, its name: it is told of where its turn comes."""
+    """What a look sees of a frame; of one that cannot be read, its name: it is reported when its turn comes."""
     try:
         return look(name, part)
     except UserError:

@@ -231,7 +231,7 @@ def _nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 def opened(path: Path, letter: str) -> Image.Image:
     """The whole image of a domain: colour without transparency, grey, or 16-bit grey and class numbers as they are.
 
-    Raises MissingDataError where there is none, BrokenFileError where it is damaged or of another type.
+    Raises MissingDataError if the image is missing, BrokenFileError if it is damaged or of another type.
     """
     kind = "8-bit colour" if letter == "s" and in_colour(path) else _TYPE_OF.get(letter, "16-bit grey")
     try:

@@ -58,7 +58,7 @@ def depth_fault(metres: NDArray[Any], farthest: tuple[float, float] = NYUV2_FART
 
 
 def normal_fault(normals: NDArray[Any]) -> str | None:
-    """What is wrong with normals (H, W, 3); where there is none, its length is 0.
+    """What is wrong with normals (H, W, 3); a pixel without a normal has length 0.
 
     Shorter than 1 they may be on edges, where resizing has mixed some, longer nowhere.
     """

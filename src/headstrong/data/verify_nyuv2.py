@@ -73,7 +73,7 @@ def _nyuv2_files(inventory: Inventory, layout: Layout) -> None:
 
 def _same_pictures(inventory: Inventory, layout: Layout, splits: Mapping[str, Sequence[str]]) -> None:
     for one, other in in_two_splits(splits, layout.looks()):
-        if one != other:  # else it is listed twice, which is told already
+        if one != other:  # else it is listed twice, which is reported already
             place = layout.place(one).replace(f"{inventory.root}{os.sep}", "")
             inventory.found("broken", Path(layout.place(other)), same_picture(place))
 
