@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import forgetting_runs
 import training_runs
 from attack_problems import ids, make_attack, network_losses, random_images
 from evaluation_runs import CLASSES, TASKS, attack_job, make_job, run, write_data
@@ -187,6 +188,19 @@ def test_an_image_without_any_label_of_the_model_is_not_trained_on(tmp_path: Pat
     }
     found = [load_file(training_runs.run(tmp_path / name, job, data)) for name, data in datasets.items()]
     for ours, theirs in zip(*(tensors.values() for tensors in found), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_nothing_is_forgotten_on_an_image_without_any_visible_label(tmp_path: Path) -> None:
+    setting = forgetting_runs.dense_setting(tmp_path)
+    more = forgetting_runs.TRAIN + 2
+    absent = {row: "sn" for row in range(forgetting_runs.TRAIN, more)}
+    mixed = setting._replace(train=training_runs.write_data(tmp_path / "mixed.h5", more, absent))
+    weights = []
+    for name, one in (("labelled", setting), ("mixed", mixed)):
+        (tmp_path / name).mkdir()
+        weights.append(load_file(forgetting_runs.run(tmp_path / name, one)))
+    for ours, theirs in zip(*(tensors.values() for tensors in weights), strict=True):
         assert torch.equal(ours, theirs)
 
 

@@ -46,9 +46,12 @@ def raw_samples(count, side=32):
         }  # fmt: skip
 
 
-def write_data(path, count):
+def write_data(path, count, absent=None):
+    """absent: by row, the letters of which it has no label."""
+    lacking = [dict.fromkeys((absent or {}).get(row, "")) for row in range(count)]
+    samples = ((name, raw | lacking[row]) for row, (name, raw) in enumerate(raw_samples(count)))
     write_split(
-        path, raw_samples(count), count=count, size=(32, 32), dataset="slopes", split="train", classes=CLASSES,
+        path, samples, count=count, size=(32, 32), dataset="slopes", split="train", classes=CLASSES,
         settings={"count": count}, code="test",
     )  # fmt: skip
     return path

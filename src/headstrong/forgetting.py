@@ -136,14 +136,15 @@ class Forgetting:
         except ConfigError as error:
             raise ConfigError(f"forgetting {job.id}: {error}") from None
         self._heads = heads_of(self.network)
-        self._size = min(job.batch_size, view.count)
+        self._rows = view.with_labels()  # of others nothing can be learned but the statistics of batch norm
+        self._size = min(job.batch_size, len(self._rows))
         self._phase: bool | None = None
         # On all weights: those that do not learn have no gradient, and stay.
         self.optimizer = optimizer_for(job, self.network)
         self.run = Run(
             f"forgetting {job.id}",
             job.probe_epochs + job.epochs,
-            max(1, view.count // self._size),  # the last, incomplete batch is dropped
+            max(1, len(self._rows) // self._size),  # the last, incomplete batch is dropped
             self._size,
             tuple(("loss", task) for task in view.tasks),
             self._rate,
@@ -214,7 +215,7 @@ class Forgetting:
 
     def _new_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.job.seed, "order", epoch))
-        return torch.randperm(self.view.count, generator=generator)
+        return self._rows[torch.randperm(len(self._rows), generator=generator)]
 
 
 def _write_features(
@@ -238,10 +239,11 @@ def _write_features(
     sources = {"original": source(tests.network)}
     sources |= {f"forgetful/{epoch}": source(network) for epoch, network in networks.items()}
     total: Any = 0
-    for rows in view.rows(job.batch_size):
+    learned_from = view.with_labels()
+    for rows in learned_from.split(job.batch_size):
         total = total + (_features(last, view, rows) - _features(view.network, view, rows)).double().sum(dim=0)
     attributes = {"job": settings_json(to_dict(job)), **facts}
-    write_features(path, sources, tests.count, job.batch_size, total / view.count, attributes)
+    write_features(path, sources, tests.count, job.batch_size, total / len(learned_from), attributes)
 
 
 @torch.no_grad()

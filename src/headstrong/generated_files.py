@@ -72,7 +72,7 @@ def export_perturbations(folder: Path, job: GeneratorJob, perturbations: Mapping
         "goal": job.goal,
         "norm": job.norm,
         "epsilon": job.epsilon if job.norm == "l2" else str(radius.parse(job.epsilon)),
-        "scale": "0 to 255",
+        "units": "values of the files 0 to 255, epsilon in pixels of [0, 1]",
         "size": [height, width],
         "targets": dict(zip(job.tasks, job.targets, strict=True)) if job.targets else {},
         "files": files,

@@ -61,6 +61,10 @@ class View(ABC):
         """The rows of all images in order, long (B,), in batches of `size` but for the last."""
         yield from torch.arange(self.count).split(size)
 
+    def with_labels(self) -> Tensor:
+        """The rows that have a label for at least one task, long (n,), in order."""
+        return torch.arange(self.count)
+
     @abstractmethod
     def losses(self, outputs: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Losses (B, T) against the labels of a batch, differentiable; NaN where an image has no label."""
@@ -161,6 +165,9 @@ class DenseView(View):
 
     def batch(self, rows: Rows) -> Batch:
         return self._batches.get(rows)
+
+    def with_labels(self) -> Tensor:
+        return self._batches.with_labels()
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         return per_sample_losses(dict(outputs), batch, self.letters, **self._loss)

@@ -14,7 +14,7 @@ _GENERATED = {"generated": ("victim", "trained_on", "method", "mode", "goal", "m
 _GAIN = {"generated": ("method", "goal", "metric", "value", "gain", "gain_standard_error")}
 _HIDDEN = {
     "hidden": ("hidden", "objective", "access", "stealth", "epsilon", "role", "damage", "damage_error"),
-    "forgetting": ("hidden", "access", "epoch", "role", "value", "damage", "n"),
+    "forgetting": ("family", "kind", "hidden", "access", "epoch", "role", "value", "damage", "n"),
 }
 _IMPORTANCE = {
     "importance": ("loss", "important", "trial", "split", "recall", "accuracy"),

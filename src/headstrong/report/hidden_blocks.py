@@ -15,6 +15,7 @@ from headstrong.figures.hidden_looks import NAMES
 from headstrong.report.blocks import number
 from headstrong.report.hidden_verdicts import (
     ACCESS,
+    NOT_ABOVE,
     WHICH,
     Harm,
     Row,
@@ -138,9 +139,9 @@ def _numbers(row: Row) -> dict[str, Any]:
         "hidden": _estimate(row["hidden_damage"], row["hidden_damage_error"], row["kind"]),
         "visible": _estimate(row["visible_damage"], row["visible_damage_error"], row["kind"]),
         "worst": plain(row["visible_worst"]),
-        "visible_share": share(row["visible_share"], row["hidden_damage"]),
-        "over_noise": share(row["over_noise"], row["noise_damage"], number),
-        "oracle_share": share(row["oracle_share"], row["oracle_damage"]),
+        "visible_share": share(row["visible_share"], row["visible_damage"], row["hidden_damage"]),
+        "over_noise": share(row["over_noise"], row["hidden_damage"], row["noise_damage"], number, instead=NOT_ABOVE),
+        "oracle_share": share(row["oracle_share"], row["hidden_damage"], row["oracle_damage"]),
     }
 
 

@@ -23,7 +23,9 @@ WHICH = ("objective", "access", "stealth", "norm", "epsilon", "steps")  # tell o
 LIMIT = 3.0  # hidden damage over mean visible damage, at least, of an attack that spares the visible tasks
 TIMES_NOISE = 3.0
 INTERVAL = NORMAL  # standard errors on either side: 95 %
-NOT_ABOVE = "not above noise"  # what a ratio would be divided by: its interval reaches down to zero
+# In place of a ratio whose divisor is not clearly above zero: its interval reaches down to it.
+NOT_ABOVE = "not above noise"  # divided by the damage of noise
+NOT_DIVIDED = "no clear damage to divide by"
 CLEARLY = 2.0  # standard errors of a difference
 Row = Mapping[str, Any]
 
@@ -57,9 +59,12 @@ def percent(share: float) -> str:
     return "–" if pd.isna(share) else f"{plain(100 * share)} %"
 
 
-def share(value: float, divisor: float, words: Callable[[float], str] = percent) -> str:
-    """A ratio in words; an en dash without a divisor, NOT_ABOVE where the divisor is not clearly above zero."""
-    return NOT_ABOVE if pd.isna(value) and not pd.isna(divisor) else words(value)
+def share(
+    value: float, part: float, divisor: float, words: Callable[[float], str] = percent, *, instead: str = NOT_DIVIDED
+) -> str:
+    """The ratio of `part` to `divisor` in words; `instead` if there is none because the divisor is not clearly above
+    zero, an en dash if one of the two is missing."""
+    return instead if pd.isna(value) and not (pd.isna(part) or pd.isna(divisor)) else words(value)
 
 
 def between(value: float, error: float, kind: str = "classes") -> str:
