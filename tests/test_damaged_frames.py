@@ -161,6 +161,7 @@ ARRAYS: dict[str, Damage] = {
     "colours to 255": an_array("image", lambda old, rng: old * 255),
     "colours of bytes": an_array("image", lambda old, rng: np.rint(old * 255).astype(np.uint8)),
     "normalised colours": an_array("image", lambda old, rng: (old - MEAN) / DEVIATION),
+    "colours divided by 255 twice": an_array("image", lambda old, rng: old / 255),
     "colours that are not numbers": an_array("image", lambda old, rng: np.where(old > old.mean(), np.nan, old)),
     "millimetres": an_array("depth", lambda old, rng: old * 1000),
     "centimetres": an_array("depth", lambda old, rng: old * 100),

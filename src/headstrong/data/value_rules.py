@@ -20,6 +20,7 @@ from headstrong.errors import BrokenFileError
 NYUV2_FARTHEST = (1.05, 10.04)
 TASKONOMY_FARTHEST = (0.2, 126.0)
 AGREEMENT = 0.25  # mean cosine of a frame's stored normals with those of its depth; genuine ones have far more
+_BLACK = 1 / 64  # an image whose brightest value is below it shows nothing
 _SLACK = 0.1  # of a normal's length: 8 bits leave 0.01
 _FEW = 0.01  # share of pixels that may be off: an image that was resized mixes some
 
@@ -36,7 +37,8 @@ def colour_fault(values: NDArray[Any]) -> str | None:
     if np.isnan(low):
         return "values that are not numbers, expected 0 to 1"
     if low >= -1e-3 and high <= 1 + 1e-3:
-        return None
+        dark = f"values of {low:g} to {high:g}, which is black, expected 0 to 1; divided by 255 twice?"
+        return dark if high < _BLACK else None
     guess = "normalised by mean and deviation?" if low < 0 else "divide by 255?"
     return f"values of {low:g} to {high:g}, expected 0 to 1; {guess}"
 
