@@ -230,7 +230,8 @@ def forgotten(folder: Path, kind: str, garbled: bool = False) -> Family:
 @functools.cache
 def families() -> dict[str, Family]:
     """A family of each kind with its copies, made once for all tests of a process; leave them as they are."""
-    _FOLDERS.append(tempfile.TemporaryDirectory())
+    # Not "tmp": with three random letters it can spell a secret word, "port", which the tests of leaks would find.
+    _FOLDERS.append(tempfile.TemporaryDirectory(prefix="runs-"))
     return {kind: forgotten(Path(_FOLDERS[-1].name) / kind, kind) for kind in TASKS}
 
 
