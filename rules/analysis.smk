@@ -79,10 +79,6 @@ SHOWN_ATTACK = {
 }
 
 
-def whole_config(wildcards):
-    return JOB_FILES.text("write_config", WHOLE_STUDY, as_yaml(STUDY), ".yaml")
-
-
 # For people, and for run records, which carry its digest. Nothing is made from it.
 rule write_config:
     output:

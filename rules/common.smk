@@ -121,6 +121,16 @@ def settings_file(rule, settings, name=WHOLE_STUDY):
     return find
 
 
+def whole_config(wildcards):
+    return JOB_FILES.text("write_config", WHOLE_STUDY, as_yaml(STUDY), ".yaml")
+
+
+def drawn_evaluations(wildcards, input):
+    """File with `--generated` and `--importance`, whose evaluations are drawn themselves."""
+    found = ["--generated", *input.generated, "--importance", *input.importance]
+    return JOB_FILES.arguments("draw_figures", WHOLE_STUDY, found)
+
+
 def data_settings(wildcards):
     return JOB_FILES.settings(
         "build_data", wildcards.split, PLAN.data_settings(wildcards.split)

@@ -9,12 +9,6 @@ SPINE = {
 }
 
 
-def drawn_evaluations(wildcards, input):
-    """File with `--generated` and `--importance`, whose evaluations are drawn themselves."""
-    found = ["--generated", *input.generated, "--importance", *input.importance]
-    return JOB_FILES.arguments("draw_figures", WHOLE_STUDY, found)
-
-
 rule draw_figures:
     input:
         spine=list(SPINE.values()) if PLAN.models else [],
