@@ -4,7 +4,7 @@ python scripts/judge_claims.py --tables results/quick/tables/*.csv --plan result
     --evaluations results/quick/evaluations --settings settings.json --output claims.csv
 
 settings.json: {"bootstrap": 2000, "seed": 0, "protocol": {"R": "corrected; rooms (embedded), 64x64"}}
-The protocol of a system is told in words, with the scale of the study.
+The protocol of a system is described in words, with the scale of the study.
 """
 
 import sys

@@ -23,7 +23,7 @@ FLOOR, WALL, BOOK = 11, 21, 1  # three of the 894 official classes
 
 
 def small(frame: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
-    """Every so many pixels of a frame, of each row and column."""
+    """Every n-th pixel of a frame, in each row and column."""
     return {kind: array[..., ::step, ::step] for kind, array in frame.items()}
 
 

@@ -146,7 +146,7 @@ def hidden(damage: float, visible: float, kind: str = "classes") -> pd.DataFrame
 
 
 def forgetting(lost: float) -> pd.DataFrame:
-    """Copies that have lost so many of 90 points of accuracy on the hidden task."""
+    """Copies that have lost `lost` of 90 points of accuracy on the hidden task."""
     common = {"family": "f", "dataset": "objects", "kind": "classes", "access": "heads", "role": "hidden", "n": 100}
     rows = [
         {**common, "hidden": own, "task": own, "epoch": epoch, "value": 90 - harm, "damage": harm, "distance": 0.5}

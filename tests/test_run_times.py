@@ -1,4 +1,4 @@
-"""How long a study takes is told from what is recorded of it or its like, and nothing else."""
+"""How long a study takes is estimated from what is recorded of it or its like, and nothing else."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def tell(failures: Iterable[Failure]) -> None:
 def in_words(failures: Iterable[Failure]) -> str:
     """Every reason once, with the first job that has it and its log; the reason is the last line. "" without failures.
 
-    A defect is told with its traceback.
+    A defect is shown with its traceback.
     """
     titles: dict[str, list[str]] = {}
     for failure in failures:
@@ -94,7 +94,7 @@ def in_words(failures: Iterable[Failure]) -> str:
 
 
 def reasons(failure: Failure) -> list[tuple[str, str]]:
-    """Log and reason of each program of a failed job that says one; else of the cluster; else that there is none."""
+    """Log and reason of each program of a failed job that says one; else of the cluster; else that none is known."""
     for logs in (failure.logs, failure.more):
         found = [(log, reason) for log in logs if (reason := _reason(Path(log))) is not None]
         if found:

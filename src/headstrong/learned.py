@@ -26,7 +26,7 @@ def learned(right: ArrayLike, majority: ArrayLike) -> bool:
 
 
 def majority_right(truth: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Bool (N,): the pictures that are told rightly by giving all the class that most of them have; truth: (N,)."""
+    """Bool (N,): the pictures classified correctly by giving all of them the most frequent class; truth: (N,)."""
     return truth == np.bincount(truth).argmax()
 
 

@@ -231,7 +231,7 @@ def _hidden(plan: Plan) -> Iterator[Unit]:
 
 
 def _name(rule: str, job: Mapping[str, Any]) -> str:
-    """What tells a job from others of its rule, by what it is told."""
+    """What tells a job from others of its rule, by its settings."""
     if rule == "build_pictures":
         return settings_json({key: job.get(key) for key in ("source", "domain", "split", "size", "count")})
     if rule == "evaluate_hidden":

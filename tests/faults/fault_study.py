@@ -220,7 +220,7 @@ def strays(folder: Path) -> list[str]:
     mine = {f"{NAME}.lock", f"{NAME}.lock.holder.json", ".snakemake_timestamp"}  # the last is Snakemake's, of a folder
     found = {path for place in ("results", "work") for path in (folder / place).rglob("*") if path.name not in mine}
     partial = {path for path in found if path.name.startswith(".")}
-    jobs = folder / "work" / NAME / "jobs"  # what programs are told: stays, as the results do
+    jobs = folder / "work" / NAME / "jobs"  # settings of programs: they stay, as the results do
     work = {path for path in found if path.is_relative_to(folder / "work") and not path.is_dir()}
     work = {path for path in work if not path.is_relative_to(jobs)}
     return sorted(str(path.relative_to(folder)) for path in partial | work)

@@ -62,7 +62,7 @@ def percent(share: float) -> str:
 def share(
     value: float, part: float, divisor: float, words: Callable[[float], str] = percent, *, instead: str = NOT_DIVIDED
 ) -> str:
-    """The ratio of `part` to `divisor` in words; `instead` if there is none because the divisor is not clearly above
+    """The ratio of `part` to `divisor` in words; `instead` if it is missing because the divisor is not clearly above
     zero, an en dash if one of the two is missing."""
     return instead if pd.isna(value) and not (pd.isna(part) or pd.isna(divisor)) else words(value)
 
